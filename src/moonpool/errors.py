@@ -1,0 +1,122 @@
+"""Everything that can go wrong: one table, one exception.
+
+A row of `ERRORS` says what a caller sees and what everybody does about it. `Problem` is raised anywhere and
+becomes bytes in one place per dialect (`render_problem`). The prefix of a code says whose fault it is: `caller.`,
+`account.`, `upstream.`, `platform.`. A new row must change what some caller does.
+
+Sources: shared contract section 5 (the seeds' error tables), docs/reference/errors.md is generated from here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+Retry = Literal["never", "other_target", "later"]
+Charge = Literal["none", "metered"]
+
+
+class Row(Struct, frozen=True):
+    """`code` is ours and stable; `status`, `type`, `wire_code` are what the client reads; `retry` is what the
+    router may do; `charge` what the ledger does; `sentence` the default message; `operator` where to look."""
+
+    code: str
+    status: int
+    type: str
+    wire_code: str
+    retry: Retry
+    charge: Charge
+    sentence: str
+    operator: str
+
+
+_BAD: Final = "invalid_request_error"
+_RUN: Final = "runtime_error"
+_NONE: Final = "nothing: the caller's program is at fault"
+
+_ROWS: Final = (
+    Row("caller.malformed", 400, _BAD, _BAD, "never", "none", "The request is malformed.", _NONE),
+    Row("caller.invalid_value", 400, _BAD, _BAD, "never", "none", "A field has a value it cannot have.", _NONE),
+    Row("caller.impossible_value", 422, _BAD, _BAD, "never", "none", "A well-formed value cannot be right.", _NONE),
+    Row("caller.unknown_model", 400, _BAD, _BAD, "never", "none", "The model does not exist.",
+        "`moonpool models list` shows what is served; a name can be added as a row"),
+    Row("caller.unsupported", 400, _BAD, _BAD, "never", "none", "This model does not support what was asked for.", _NONE),
+    Row("caller.too_long", 400, _RUN, "20059", "never", "none", "input content too long",
+        "the model's context in the catalogue; for the embedded model `embedded.context`"),
+    Row("caller.not_found", 404, _BAD, "not_found", "never", "none", "There is nothing at this address.", _NONE),
+    Row("caller.wrong_method", 405, _BAD, "method_not_allowed", "never", "none", "This address does not take this method.", _NONE),
+    Row("caller.too_slow", 408, _BAD, "request_timeout", "never", "none", "The request did not arrive in time.",
+        "`edge.head_s` and `edge.body_s`; slow clients or an attack"),
+    Row("caller.length_required", 411, _BAD, "length_required", "never", "none", "A body needs a length.", _NONE),
+    Row("caller.too_large", 413, _BAD, "request_too_large", "never", "none", "The body is too large.", "`edge.body_bytes_max`"),
+    Row("caller.target_too_long", 414, _BAD, "uri_too_long", "never", "none", "The address is too long.", _NONE),
+    Row("caller.unsupported_media", 415, _BAD, "unsupported_media_type", "never", "none",
+        "The body must be plain, uncompressed JSON.", _NONE),
+    Row("caller.head_too_large", 431, _BAD, "headers_too_large", "never", "none", "The header fields are too large.",
+        "`edge.head_bytes_max`, `edge.fields_max`"),
+    Row("caller.http_version", 505, _BAD, "http_version_not_supported", "never", "none", "Only HTTP/1.0 and HTTP/1.1 are spoken here.", _NONE),
+    Row("caller.gone", 499, _BAD, "client_closed_request", "never", "metered", "The client closed the connection.", _NONE),
+    Row("account.invalid_key", 401, "authentication_error", "invalid_api_key", "never", "none",
+        "The API key is missing or wrong.", "`moonpool keys list`; a deleted key cannot be restored"),
+    Row("account.forbidden", 403, _BAD, "forbidden", "never", "none", "This key may not do this.", "the key's limits"),
+    Row("account.no_quota", 402, _RUN, "20031", "never", "none", "not enough quota", "the account's funds"),
+    Row("account.concurrency", 429, _RUN, "20034", "later", "none", "concurrency exceeded",
+        "`concurrency` of the account"),
+    Row("account.rate", 429, "rate_limit_error", "rate_limit_exceeded", "later", "none", "Too many requests.", "the key's rates"),
+    Row("upstream.refused", 400, _BAD, _BAD, "never", "none", "The host refused the request.", "the log line's detail"),
+    Row("upstream.content_risk", 400, _BAD, "content_risk", "never", "none", "The host refused the content.", _NONE),
+    Row("upstream.credentials", 502, "upstream_error", "upstream_failed", "other_target", "none",
+        "The host could not be used.", "the host's API key or balance: `moonpool hosts check`"),
+    Row("upstream.busy", 503, "service_unavailable_error", "service_unavailable_error", "other_target", "none",
+        "The host is too busy.", "the host's limits for our account"),
+    Row("upstream.failed", 502, "upstream_error", "upstream_failed", "other_target", "metered", "The host failed.", "the log line's detail"),
+    Row("upstream.unreachable", 502, "upstream_error", "upstream_failed", "other_target", "none",
+        "The host could not be reached.", "`moonpool hosts check`"),
+    Row("upstream.timeout", 504, "upstream_error", "upstream_timeout", "other_target", "metered", "The host did not answer in time.",
+        "the host's `first_s`, `gap_s`, `total_s`"),
+    Row("upstream.cut", 502, "upstream_error", "upstream_incomplete", "other_target", "metered", "The host's answer broke off.",
+        "the host's own log"),
+    Row("upstream.too_large", 502, "upstream_error", "upstream_failed", "other_target", "metered", "The host's answer is too large.",
+        "`upstream.body_bytes_max`, `upstream.event_bytes_max`"),
+    Row("upstream.nonsense", 502, "upstream_error", "upstream_failed", "other_target", "metered", "The host's answer makes no sense.",
+        "the log line's detail; the host's dialect in hosts.toml"),
+    Row("platform.overloaded", 503, _RUN, "overloaded", "later", "none", "The server has too much to do.", "load, and `edge.connections_max`"),
+    Row("platform.storage", 503, _RUN, "storage_unavailable", "later", "none", "The ledger cannot be written.", "disk space and the log"),
+    Row("platform.stopping", 503, _RUN, "overloaded", "later", "metered", "The server is stopping.", _NONE.replace("caller's program is at fault", "server was asked to stop")),
+    Row("platform.model_failed", 503, _RUN, "model_unavailable", "later", "metered", "The embedded model is not running.",
+        "`moonpool doctor`, the child's last lines in the log"),
+    Row("platform.fault", 500, "server_error", "internal_error", "never", "metered", "The server made a mistake.", "the traceback in the log: report it"),
+)
+
+ERRORS: Final[dict[str, Row]] = {row.code: row for row in _ROWS}
+
+
+class Problem(Exception):
+    """Something of `ERRORS` happened.
+
+    `message` goes to the client (default: the row's sentence); `detail` goes to the log only and is not in
+    `str()`; `param` names the field at fault, as the client wrote it (`messages[0].role`); `retry_after_s` is
+    for the header of that name. Raises KeyError for a code that is no row.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        detail: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.row = ERRORS[code]
+        self.code = code
+        self.message = message if message is not None else self.row.sentence
+        self.param = param
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{code}: {self.message}")
+
+    @property
+    def status(self) -> int:
+        return self.row.status

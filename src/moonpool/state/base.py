@@ -1,0 +1,117 @@
+"""Durable facts, by noun: what a request and an operator may ask of the store. Each method is one transaction.
+
+Ids, times and amounts are made above the store and given to it. Answers are returned, not raised, because the
+caller must look at each; a store that cannot be written raises Problem("platform.storage").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from moonpool.words import Account, Key, Usage
+
+
+class Hold(Struct, frozen=True, gc=False):
+    """Money set aside before a dispatch. `id` is the request's; `amount_pico` bounds what it can cost."""
+
+    id: str
+    account: str
+    key: str
+    model: str
+    host: str
+    amount_pico: int
+    currency: str
+    created_at: float
+    expires_at: float
+
+
+Kind = Literal["posted", "voided", "expired", "recovered"]
+
+
+class Resolution(Struct, frozen=True, gc=False):
+    """How a hold ended, at most once: posted with what was used, or voided, expired, recovered with a cause.
+
+    `owed_pico` is what the client owes, `cost_pico` what we owe the host; `attempts` the dispatches that were made.
+    """
+
+    hold_id: str
+    kind: Kind
+    usage: Usage
+    owed_pico: int
+    cost_pico: int
+    host: str
+    cause: str
+    attempts: int
+    resolved_at: float
+
+
+Held = Literal["held", "short", "exists"]
+Resolved = Literal["resolved", "exists", "unknown"]
+
+
+class Balance(Struct, frozen=True):
+    """Pico-units. available = granted + topped_up - held; `post_paid` accounts may go below zero."""
+
+    currency: str
+    granted_pico: int
+    topped_up_pico: int
+    held_pico: int
+    post_paid: bool
+
+
+class Books(Protocol):
+    """The ledger. `hold` answers when the hold is durable; so does `resolve`, which nobody needs to wait for."""
+
+    def hold(self, hold: Hold) -> Awaitable[Held]: ...
+    def resolve(self, resolution: Resolution) -> Awaitable[Resolved]: ...
+    def recover(self, now: float) -> Awaitable[int]:
+        """At start: resolve as `recovered` what a killed process left held. Returns how many."""
+
+    def expire(self, now: float) -> Awaitable[int]: ...
+    def balance(self, account: str) -> Awaitable[Balance | None]: ...
+    def totals(self) -> Awaitable[dict[str, int]]:
+        """holds, open, posted, voided, expired, recovered; prompt_miss, prompt_hit, completion, reasoning."""
+
+
+class Keys(Protocol):
+    """API keys and the accounts behind them. Secrets are never stored: `digest` is SHA-256 of the whole key."""
+
+    def find(self, digest: bytes) -> Awaitable[tuple[Key, Account] | None]: ...
+    def create(self, key: Key, digest: bytes) -> Awaitable[None]: ...
+    def list(self, account: str | None = None) -> Awaitable[Sequence[Key]]: ...
+    def delete(self, key_id: str, now: float) -> Awaitable[bool]:
+        """Final. After it answers, `find` never gives this key again."""
+
+    def used(self, key_id: str, at: float) -> None:
+        """Remember the last use; written in batches, at most a minute late."""
+
+    def account(self, name: str) -> Awaitable[Account | None]: ...
+    def accounts(self) -> Awaitable[Sequence[Account]]: ...
+    def save_account(self, account: Account) -> Awaitable[None]: ...
+
+
+class Limiter(Protocol):
+    """Shared, fast, may be lost. Leases that expire, never counters that go up and down."""
+
+    def take(self, account: str, request_id: str, limit: int, now: float) -> bool: ...
+    def renew(self, now: float) -> None: ...
+    def give(self, account: str, request_id: str) -> None:
+        """Idempotent."""
+
+    def held(self, account: str, now: float) -> int: ...
+
+
+class Store(Protocol):
+    """Books and Keys over one database."""
+
+    books: Books
+    keys: Keys
+
+    async def start(self) -> None:
+        """Open, migrate, refuse a schema newer than this program. Raises Problem("platform.storage")."""
+
+    async def stop(self) -> None:
+        """Write what is pending, close."""

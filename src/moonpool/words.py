@@ -1,0 +1,196 @@
+"""The nouns every room shares: pure records, no behaviour; imports nothing of ours.
+
+Amounts are integers of 10^-12 of a currency (`_pico`). Times are seconds since 1970 in UTC (`_at`, float) or
+spans of seconds (`_s`). Tokens are counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+Operation = Literal["chat", "completion"]
+CHAT: Final = "chat"
+COMPLETION: Final = "completion"
+
+# What a call may ask of a model beyond plain text; compared with what a catalogue row says it `can`.
+Need = Literal["tools", "thinking", "json_object", "prefix", "fim", "logprobs", "n"]
+
+Headers = Mapping[str, str]
+"""Header fields with lower-case names; a field that came twice is joined by ", "."""
+
+
+class Usage(Struct, frozen=True, gc=False):
+    """Tokens of one answer. `prompt_tokens` on the wire is hit + miss; `completion` includes `reasoning`."""
+
+    prompt_miss: int = 0
+    prompt_hit: int = 0
+    completion: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+
+
+class Price(Struct, frozen=True, gc=False):
+    """Pico-units of `currency` per token, from `valid_from` (ISO date). Named as `Usage` is, so cost is a sum."""
+
+    prompt_miss: int = 0
+    prompt_hit: int = 0
+    completion: int = 0
+    currency: str = "CNY"
+    valid_from: str = "1970-01-01"
+
+
+class Call(Struct, frozen=True):
+    """One request, parsed once and never mutated.
+
+    `fields` is the client's JSON after the rules of the model were applied; `adjusted` names what the rules
+    (or the parser) dropped, clamped or mapped, in the words of the header `x-moonpool-adjusted`.
+    """
+
+    id: str
+    operation: Operation
+    model: str
+    stream: bool
+    fields: dict[str, Any]
+    raw: bytes
+    include_usage: bool = False
+    output_max: int | None = None
+    thinking: bool = False
+    needs: frozenset[str] = frozenset()
+    adjusted: tuple[str, ...] = ()
+
+
+# One piece of an answer. `index` is the candidate (choices[index]).
+
+
+class Started(Struct, frozen=True, gc=False):
+    """The answer has begun; what the host calls it. Any of these may be unknown (None)."""
+
+    id: str | None = None
+    model: str | None = None
+    created: int | None = None
+    fingerprint: str | None = None
+
+
+class Text(Struct, frozen=True):
+    text: str
+    index: int = 0
+    logprobs: Any = None
+
+
+class Reasoning(Struct, frozen=True):
+    text: str
+    index: int = 0
+    logprobs: Any = None
+
+
+class ToolCall(Struct, frozen=True, gc=False):
+    """A part of a tool call: `slot` counts the calls of one candidate from 0; id and name come with its first part."""
+
+    slot: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    index: int = 0
+
+
+class Metered(Struct, frozen=True, gc=False):
+    usage: Usage
+
+
+class Finished(Struct, frozen=True, gc=False):
+    reason: str
+    index: int = 0
+
+
+class Failed(Struct, frozen=True):
+    """The host said, inside an answer that had begun, that it failed. `problem` is an errors.Problem."""
+
+    problem: Any
+
+
+Event = Started | Text | Reasoning | ToolCall | Metered | Finished | Failed
+
+
+class Frame(Struct, frozen=True):
+    """One piece of an answer: what it means and the bytes it came as.
+
+    In a stream one Frame is one SSE event, `raw` its whole text with the blank line that ends it. A whole answer
+    is a stream of one Frame whose `raw` is the body. `events` is () for comments and for the `[DONE]` mark.
+    """
+
+    raw: bytes
+    events: tuple[Event, ...] = ()
+
+
+class Outbound(Struct, frozen=True):
+    """A request to a host, rendered by its dialect. `path` is appended to the host's base URL."""
+
+    path: str
+    body: bytes = b""
+    method: str = "POST"
+    stream: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Host(Struct, frozen=True):
+    """Where a model is served, who we are there, and how long we wait. A row of hosts.toml, resolved."""
+
+    name: str
+    dialect: str
+    transport: str = "http"
+    base_url: str = ""
+    api_key: str = ""
+    concurrency: int = 0
+    connect_s: float = 5.0
+    first_s: float = 600.0
+    gap_s: float = 60.0
+    total_s: float = 3600.0
+    options: Mapping[str, Any] = {}
+
+
+class Target(Struct, frozen=True):
+    """A model at a host, with the host's own name for it, what it can do, its price there and dialect options."""
+
+    host: Host
+    model: str
+    can: frozenset[str] = frozenset()
+    price: Price = Price()
+    options: Mapping[str, Any] = {}
+
+
+class Key(Struct, frozen=True):
+    """An API key as the data plane knows it; the secret itself is never kept.
+
+    `id` is the public part (12 characters). `switches` are the per-key compatibility switches:
+    `keepalive` ("comment" | "newline" | "off"), `usage` ("finish" | "chunk").
+    """
+
+    id: str
+    account: str
+    name: str = ""
+    created_at: float = 0.0
+    last_used_at: float | None = None
+    switches: Mapping[str, str] = {}
+
+
+class Account(Struct, frozen=True):
+    id: str
+    name: str
+    post_paid: bool = False
+    concurrency: int = 100
+
+
+class Arrival(Struct, gc=False):
+    """A request as the socket saw it: method, raw path (no query), query, header fields, body."""
+
+    id: str
+    method: str
+    path: str
+    query: str
+    headers: Headers
+    body: bytes
+    peer: str
+    at: float
