@@ -1,0 +1,60 @@
+"""Counters a request leaves behind: plain integers in dictionaries, read when somebody asks for /metrics.
+
+Labels are bounded: models and hosts are the catalogue's own rows, a name that is no row is counted as "".
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+from moonpool.words import Usage
+
+BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Histogram:
+    """Counts of spans (seconds) by upper bound, with their sum."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.sum_s = 0.0
+
+    def add(self, span_s: float) -> None:
+        self.counts[bisect_left(BUCKETS_S, span_s)] += 1
+        self.sum_s += span_s
+
+
+class Meters:
+    """`requests[(model, host, status)]`, `tokens[(model, class)]`, `causes[cause]`, and two histograms."""
+
+    __slots__ = ("causes", "first_byte", "requests", "tokens", "total")
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str, int], int] = {}
+        self.tokens: dict[tuple[str, str], int] = {}
+        self.causes: dict[str, int] = {}
+        self.first_byte = Histogram()
+        self.total = Histogram()
+
+    def count(self, model: str, host: str, status: int, cause: str, first_s: float | None, total_s: float) -> None:
+        name = (model, host, status)
+        self.requests[name] = self.requests.get(name, 0) + 1
+        self.causes[cause] = self.causes.get(cause, 0) + 1
+        self.total.add(total_s)
+        if first_s is not None:
+            self.first_byte.add(first_s)
+
+    def count_tokens(self, model: str, usage: Usage) -> None:
+        tokens = self.tokens
+        for kind, count in (
+            ("prompt_miss", usage.prompt_miss),
+            ("prompt_hit", usage.prompt_hit),
+            ("completion", usage.completion),
+            ("reasoning", usage.reasoning),
+        ):
+            if count:
+                label = (model, kind)
+                tokens[label] = tokens.get(label, 0) + count

@@ -1,0 +1,166 @@
+"""The whole path of a request on one screen: nine stages in order, `settle` whatever happened.
+
+It is run by `later.drive`, so it may only await a Later. Only `settle` writes money, and only `answer`, before
+the first meaningful frame, tries another target. The stages as a table: stages.py.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from moonpool.catalog.catalog import Model
+from moonpool.catalog.rules import apply
+from moonpool.dialects.base import Identity
+from moonpool.errors import Problem
+from moonpool.ledger.estimate import estimate
+from moonpool.ledger.money import bound, cost
+from moonpool.relay import stages
+from moonpool.relay.platform import Platform
+from moonpool.relay.pump import Attempt
+from moonpool.relay.reply import Reply, refuse
+from moonpool.relay.route import next_target
+from moonpool.relay.trip import Trip
+from moonpool.relay.writer import Writer
+from moonpool.state.base import Hold, Resolution
+from moonpool.words import Account, Arrival, Call, Key, Operation, Price, Target, Usage
+
+_NOTHING = Usage()
+_FREE = Price()
+
+
+async def serve(platform: Platform, arrival: Arrival, operation: Operation, writer: Writer) -> None:
+    """Answer one chat or completion request. Never raises for what a client or a host does."""
+    trip = Trip(arrival, operation, platform.monotonic)  # 1 read: the socket's side has done it
+    reply: Reply | None = None
+    try:
+        trip.stage = stages.AUTHENTICATE
+        key, account = await authenticate(platform, arrival)
+        trip.key, trip.account = key.id, account.id
+
+        trip.stage = stages.PARSE
+        call = platform.client.parse_call(operation, arrival.body, arrival.id)
+        trip.stream = call.stream
+
+        trip.stage = stages.RESOLVE
+        model = platform.catalogue.find(call.model)
+        trip.model = model.name
+        call = apply(call, model)
+        trip.price = model.price_at(arrival.at)
+
+        trip.stage = stages.ADMIT
+        admit(platform, trip, account)
+
+        trip.stage = stages.HOLD
+        reply = Reply(writer, call, key, platform.settings.streams)
+        platform.active.add(reply)
+        await hold(platform, trip, call, model)
+
+        trip.stage = stages.OPEN
+        await answer(platform, trip, reply, call, model.targets)
+        trip.status, trip.stage = 200, stages.SETTLE
+    except Problem as problem:
+        trip.cause, trip.detail = problem.code, problem.detail
+        trip.status = (
+            refuse(writer, problem, platform.client) if reply is None else reply.refuse(problem, platform.client)
+        )
+    finally:
+        settle(platform, trip, reply)
+
+
+async def authenticate(platform: Platform, arrival: Arrival) -> tuple[Key, Account]:
+    """Whose key is it? Only `Authorization: Bearer` counts. Raises account.invalid_key."""
+    scheme, _, secret = arrival.headers.get("authorization", "").partition(" ")
+    if secret and scheme.lower() == "bearer":
+        found = await platform.keys.find(sha256(secret.strip().encode()).digest())
+        if found is not None:
+            platform.keys.used(found[0].id, arrival.at)
+            return found
+    raise Problem("account.invalid_key")
+
+
+def admit(platform: Platform, trip: Trip, account: Account) -> None:
+    """May this account run one more? A lease: given back by `settle`, and expiring by itself."""
+    if not platform.limiter.take(account.id, trip.arrival.id, account.concurrency, platform.monotonic()):
+        raise Problem("account.concurrency", retry_after_s=1)
+    trip.leased = True
+
+
+async def hold(platform: Platform, trip: Trip, call: Call, model: Model) -> None:
+    """Set the most this request can cost aside; durable when this returns."""
+    host = model.targets[0].host
+    now = platform.clock()
+    amount_pico = bound(len(call.raw), call.output_max or model.output_max, trip.price)
+    wanted = Hold(
+        call.id,
+        trip.account,
+        trip.key,
+        model.name,
+        host.name,
+        amount_pico,
+        trip.price.currency,
+        now,
+        now + host.total_s + 60.0,
+    )
+    held = await platform.books.hold(wanted)
+    if held == "short":
+        raise Problem("account.no_quota")
+    if held == "exists":
+        raise Problem("platform.fault", detail=f"a second hold with the id {call.id}")
+    trip.held = True
+
+
+async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, targets: tuple[Target, ...]) -> None:
+    """Stages open and pump: try targets until one has begun to answer, and stay with that one."""
+    failures: list[Problem] = []
+    client = platform.client
+    identity = Identity(call.id, int(trip.arrival.at), call.model)
+    while True:
+        target = next_target(targets, failures)
+        if isinstance(target, Problem):
+            raise target
+        if reply.over:
+            raise Problem("caller.gone")
+        dialect = platform.dialects[target.host.dialect]
+        verbatim = target.model == call.model and dialect.family == client.family
+        trip.dispatch(target)
+        reply.serve_from(target.host.name)
+        encoder = client.encoder(call, identity, verbatim, reply.switches)
+        attempt = Attempt(trip, reply, call, target, dialect, platform.transports[target.host.transport], encoder)
+        problem = await attempt.ended
+        if problem is None:
+            return
+        if trip.first_at or problem.code == "caller.gone":
+            trip.stage = stages.PUMP
+            raise problem
+        failures.append(problem)
+
+
+def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
+    """Resolve the hold, exactly once, with what was used: the host's word, else our own count of what was
+    delivered, marked estimated; nothing delivered costs nothing. Waits for nothing and cannot fail the client."""
+    if reply is not None:
+        reply.over = True
+        platform.active.discard(reply)
+    if trip.leased:
+        platform.limiter.give(trip.account, trip.arrival.id)
+    usage = trip.usage
+    if usage is None:
+        usage = _NOTHING
+        if trip.delivered():
+            usage = estimate(trip.arrival.body, trip.ascii_chars, trip.wide_chars, trip.reasoning_chars)
+    if trip.held:
+        target = trip.target
+        platform.books.resolve(
+            Resolution(
+                trip.arrival.id,
+                "posted" if trip.whole or usage is not _NOTHING else "voided",
+                usage,
+                cost(usage, trip.price),
+                0 if target is None else cost(usage, target.price),
+                "" if target is None else target.host.name,
+                trip.cause,
+                trip.attempts,
+                platform.clock(),
+            )
+        )
+    trip.record(platform, usage)

@@ -1,0 +1,46 @@
+"""The parts a request may touch, one record, built once in app.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+
+from moonpool.catalog.catalog import Catalogue
+from moonpool.dialects.base import Dialect
+from moonpool.relay.journal import Journal
+from moonpool.relay.meters import Meters
+from moonpool.settings import Settings
+from moonpool.state.base import Books, Keys, Limiter
+from moonpool.transports.base import Transport
+
+if TYPE_CHECKING:
+    from moonpool.relay.reply import Reply
+
+
+class Door(Protocol):
+    """What an operator's page asks of the socket side: counts only."""
+
+    def counts(self) -> Mapping[str, int]: ...
+
+
+class Platform(Struct, frozen=True):
+    """`clock` gives Unix seconds, `new_id` an id for a request; `active` are the replies that run now."""
+
+    settings: Settings
+    catalogue: Catalogue
+    dialects: Mapping[str, Dialect]
+    client: Dialect
+    transports: Mapping[str, Transport]
+    books: Books
+    keys: Keys
+    limiter: Limiter
+    meters: Meters
+    journal: Journal
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    new_id: Callable[[], str]
+    active: set[Reply]
+    secret: Callable[[], tuple[str, str]]
+    """Makes a key: (public id, secret text)."""

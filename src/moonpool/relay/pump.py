@@ -1,0 +1,161 @@
+"""One dispatch to one target: bytes come in, are decoded, metered, encoded and go out in the same callback.
+
+An `Attempt` is the transport's sink and the reply's source. It ends exactly once, and tells so through `ended`:
+None when the answer reached its end, else the Problem. What it counted stays with the trip.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from moonpool.dialects.base import Dialect, Encoder
+from moonpool.errors import Problem
+from moonpool.later import Later
+from moonpool.relay.reply import Reply
+from moonpool.relay.trip import Trip
+from moonpool.transports.base import Transport
+from moonpool.words import Call, Failed, Finished, Frame, Headers, Metered, Reasoning, Target, Text, ToolCall
+
+REFUSAL_BYTES_MAX: Final = 65536
+
+
+class Attempt:
+    __slots__ = (
+        "_call", "_decoder", "_dialect", "_encoder", "_headers", "_inbound", "_refusal", "_reply", "_status",
+        "_target", "_transport", "_trip", "ended",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        trip: Trip,
+        reply: Reply,
+        call: Call,
+        target: Target,
+        dialect: Dialect,
+        transport: Transport,
+        encoder: Encoder,
+    ) -> None:
+        self.ended: Later[Problem | None] = Later()
+        self._trip = trip
+        self._reply = reply
+        self._call = call
+        self._target = target
+        self._dialect = dialect
+        self._transport = transport
+        self._encoder = encoder
+        self._decoder = dialect.decoder(call, target)
+        self._refusal: bytearray | None = None
+        self._status = 0
+        self._headers: Headers = {}
+        reply.source = self
+        self._inbound = transport.send(target.host, dialect.render_call(call, target), self)
+        if reply.paused:
+            self._inbound.pause()
+
+    # What the transport tells its sink.
+
+    def head(self, status: int, headers: Headers) -> None:
+        self._status = status
+        self._headers = headers
+        if status == 200:
+            self._decoder.start(status, headers)
+        else:
+            self._refusal = bytearray()
+
+    def alive(self) -> None:
+        """The host says it is at work; our own keep-alives go by our own silence."""
+
+    def data(self, chunk: bytes) -> None:
+        if self._refusal is not None:
+            self._refusal += chunk[: REFUSAL_BYTES_MAX - len(self._refusal)]
+            return
+        try:
+            frames = self._decoder.feed(chunk)
+        except Problem as problem:
+            self._close(problem)
+            return
+        if frames:
+            self._pass(frames)
+
+    def end(self, problem: Problem | None) -> None:
+        if self.ended.done():
+            return
+        if problem is None and self._refusal is not None:
+            problem = self._dialect.parse_problem(self._status, self._headers, bytes(self._refusal))
+        if problem is None:
+            try:
+                frames = self._decoder.finish()
+            except Problem as broken:
+                problem = broken
+            else:
+                if frames and not self._pass(frames):
+                    return
+                following = self._decoder.next
+                if following is not None:
+                    self._refusal = None
+                    self._inbound = self._transport.send(self._target.host, following, self)
+                    return
+                self._trip.whole = True
+                self._reply.finish(self._encoder.finish())
+        self.ended.set(problem)
+
+    # What the reply tells its source.
+
+    def gone(self) -> None:
+        self.stop(Problem("caller.gone"))
+
+    def stop(self, problem: Problem) -> None:
+        if not self.ended.done():
+            self._close(problem)
+
+    def pause(self) -> None:
+        self._inbound.pause()
+
+    def resume(self) -> None:
+        self._inbound.resume()
+
+    def _close(self, problem: Problem) -> None:
+        self._inbound.close()
+        self.ended.set(problem)
+
+    def _pass(self, frames: list[Frame]) -> bool:
+        """Meter the frames and hand them to the client. False when one of them ended the attempt."""
+        trip = self._trip
+        encode = self._encoder.feed
+        out: list[bytes] = []
+        meaningful = False
+        failed: Problem | None = None
+        for frame in frames:
+            for event in frame.events:
+                kind = type(event)
+                if kind is Text or kind is Reasoning:
+                    text = event.text  # type: ignore[union-attr]
+                    if text:
+                        meaningful = True
+                        if text.isascii():
+                            trip.ascii_chars += len(text)
+                        else:
+                            trip.wide_chars += len(text)
+                        if kind is Reasoning:
+                            trip.reasoning_chars += len(text)
+                elif kind is ToolCall:
+                    meaningful = True
+                    trip.ascii_chars += len(event.arguments)  # type: ignore[union-attr]
+                elif kind is Finished:
+                    meaningful = True
+                    trip.cause = event.reason  # type: ignore[union-attr]
+                elif kind is Metered:
+                    trip.usage = event.usage  # type: ignore[union-attr]
+                elif kind is Failed:
+                    failed = event.problem  # type: ignore[union-attr]
+            if failed is not None:
+                break
+            out.append(encode(frame))
+        if meaningful and not trip.first_at:
+            trip.first_at = trip.monotonic()
+        if self._reply.stream and out:
+            self._reply.push(b"".join(out), meaningful)
+        if failed is not None:
+            self._close(failed)
+            return False
+        return not self.ended.done()

@@ -1,0 +1,166 @@
+"""The client's side of one answer: when it starts, what is said while nothing comes, and how it ends.
+
+First-byte rule: nothing is written before the first meaningful frame (or the first keep-alive), so until then a
+failure is an HTTP error with its own status, and afterwards an error event in the stream.
+Headers and keep-alive forms: PROVIDERS section 6 (writing to a client), RELIABILITY 3.6.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from moonpool.dialects.base import Dialect
+from moonpool.errors import Problem, Row
+from moonpool.relay.writer import Fields, Writer
+from moonpool.settings import Streams
+from moonpool.words import Call, Key
+
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream; charset=utf-8"
+_STREAM_FIELDS: Final[Fields] = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")]
+_BEATS: Final = {"comment": b": keep-alive\n\n", "newline": b": keep-alive\n", "off": b""}
+_BLANKS: Final = {"comment": b"\n", "newline": b"\n", "off": b""}
+
+
+class Source(Protocol):
+    """Where an answer comes from, as far as the client's side can act on it."""
+
+    def gone(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def stop(self, problem: Problem) -> None: ...
+
+
+class Reply:
+    """One answer to one client. Also the writer's listener; what happens there goes on to `source`."""
+
+    __slots__ = (
+        "_beat",
+        "_fields",
+        "_host",
+        "_pending",
+        "_quiet",
+        "_quiet_max",
+        "_writer",
+        "opened",
+        "over",
+        "paused",
+        "source",
+        "stream",
+        "switches",
+    )
+
+    def __init__(self, writer: Writer, call: Call, key: Key, streams: Streams) -> None:
+        switches = key.switches
+        self.switches = switches
+        beat = switches.get("keepalive", "comment") if switches else "comment"
+        self.stream = call.stream
+        self._beat = _BEATS[beat] if call.stream else _BLANKS[beat]
+        self._quiet = 0
+        self._quiet_max = streams.keepalive_s
+        self._fields: Fields = [("x-moonpool-adjusted", ", ".join(call.adjusted))] if call.adjusted else []
+        self._host = ""
+        self._pending = b""
+        self._writer = writer
+        self.opened = False
+        self.over = False
+        self.paused = False
+        self.source: Source | None = None
+        writer.listen(self)
+
+    def serve_from(self, host: str) -> None:
+        """Name the host that answers, in the answer's head, as long as that has not gone out."""
+        self._host = host
+
+    def push(self, data: bytes, meaningful: bool) -> None:
+        """Bytes of a streamed answer; held back until something meaningful is among them."""
+        if not self.opened:
+            if not meaningful:
+                self._pending += data
+                return
+            self._open()
+            data = self._pending + data
+        self._quiet = 0
+        self._writer.write(data)
+
+    def finish(self, tail: bytes) -> None:
+        """The answer is whole: `tail` is its last bytes (of a stream) or all of them."""
+        self.over = True
+        if self.opened:
+            self._writer.write(tail)
+            self._writer.end()
+        elif self.stream:
+            self._open()
+            self._writer.write(self._pending + tail)
+            self._writer.end()
+        else:
+            self._writer.whole(200, JSON, self._head(), tail)
+
+    def refuse(self, problem: Problem, dialect: Dialect) -> int:
+        """Tell the client of a problem, in whatever way is left. The status that was sent is returned."""
+        if self.over:
+            return problem.status
+        self.over = True
+        if self.opened:
+            self._writer.write(dialect.render_problem(problem, in_stream=self.stream))
+            self._writer.end()
+            return 200
+        return refuse(self._writer, problem, dialect)
+
+    def beat(self) -> None:
+        """Called once a second: after `quiet_max` silent ones the client is told that we are alive."""
+        if not self._beat or not self._quiet_max or self.over:
+            return
+        self._quiet += 1
+        if self._quiet >= self._quiet_max:
+            if not self.opened:
+                self._open()
+            self._quiet = 0
+            self._writer.write(self._beat)
+
+    def _head(self) -> Fields:
+        return [("x-moonpool-host", self._host), *self._fields]
+
+    def _open(self) -> None:
+        self.opened = True
+        if self.stream:
+            self._writer.start(200, EVENTS, _STREAM_FIELDS + self._head())
+        else:
+            self._writer.start(200, JSON, self._head())
+
+    # What the writer tells its listener.
+
+    def gone(self) -> None:
+        if not self.over:
+            self.over = True
+            if self.source is not None:
+                self.source.gone()
+
+    def pause(self) -> None:
+        self.paused = True
+        if self.source is not None:
+            self.source.pause()
+
+    def resume(self) -> None:
+        self.paused = False
+        if self.source is not None:
+            self.source.resume()
+
+
+def _worth_retrying(row: Row) -> bool:
+    """SDKs try again on their own; they may where waiting helps and nothing was spent."""
+    return row.retry == "later" or (row.retry == "other_target" and row.charge == "none")
+
+
+def refuse(writer: Writer, problem: Problem, dialect: Dialect) -> int:
+    """An error as a whole answer. Header rules: PROVIDERS 5.1 (what SDKs act on), RELIABILITY 4.2's table."""
+    fields: Fields = []
+    row = problem.row
+    if problem.retry_after_s is not None:
+        seconds = max(1, min(120, round(problem.retry_after_s)))
+        fields.append(("retry-after", str(seconds)))
+    fields.append(("x-should-retry", "true" if _worth_retrying(row) else "false"))
+    if row.status == 401:
+        fields.append(("www-authenticate", "Bearer"))
+    writer.whole(row.status, JSON, fields, dialect.render_problem(problem, in_stream=False))
+    return row.status

@@ -1,0 +1,97 @@
+"""What is known of one request while it runs: the log line, the meters and the settlement are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from moonpool.relay.journal import Line
+from moonpool.relay.platform import Platform
+from moonpool.relay.stages import READ
+from moonpool.words import Arrival, Price, Target, Usage
+
+_FREE = Price()
+
+
+class Trip:
+    """Times are of the monotonic clock (seconds), 0.0 where the thing has not happened."""
+
+    __slots__ = (
+        "account",
+        "arrival",
+        "ascii_chars",
+        "attempts",
+        "began",
+        "cause",
+        "detail",
+        "first_at",
+        "held",
+        "key",
+        "leased",
+        "model",
+        "monotonic",
+        "operation",
+        "price",
+        "reasoning_chars",
+        "stage",
+        "status",
+        "stream",
+        "target",
+        "usage",
+        "whole",
+        "wide_chars",
+    )
+
+    def __init__(self, arrival: Arrival, operation: str, monotonic: Callable[[], float]) -> None:
+        self.arrival = arrival
+        self.operation = operation
+        self.monotonic = monotonic
+        self.began = monotonic()
+        self.first_at = 0.0
+        self.key = self.account = self.model = self.detail = self.cause = ""
+        self.stage = READ
+        self.status = self.attempts = self.ascii_chars = self.wide_chars = self.reasoning_chars = 0
+        self.stream = self.whole = self.held = self.leased = False
+        self.price = _FREE
+        self.target: Target | None = None
+        self.usage: Usage | None = None
+
+    def dispatch(self, target: Target) -> None:
+        self.target = target
+        self.attempts += 1
+
+    def delivered(self) -> bool:
+        return bool(self.ascii_chars or self.wide_chars)
+
+    def record(self, platform: Platform, usage: Usage) -> None:
+        """Leave the line and the counts of a request that is over."""
+        total_s = self.monotonic() - self.began
+        first_s = self.first_at - self.began if self.first_at else None
+        host = self.target.host.name if self.target is not None else ""
+        platform.meters.count(self.model, host, self.status, self.cause, first_s, total_s)
+        if usage.completion or usage.prompt_miss or usage.prompt_hit:
+            platform.meters.count_tokens(self.model, usage)
+        platform.journal.write(
+            Line(
+                platform.clock(),
+                "request",
+                self.arrival.id,
+                self.key,
+                self.account,
+                self.operation,
+                self.model,
+                host,
+                self.stream,
+                self.status,
+                self.stage,
+                self.cause,
+                self.attempts,
+                usage.prompt_miss,
+                usage.prompt_hit,
+                usage.completion,
+                usage.reasoning,
+                usage.estimated,
+                first_s,
+                total_s,
+                self.detail,
+            )
+        )

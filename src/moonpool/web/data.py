@@ -1,0 +1,116 @@
+"""The routes an API client uses, on all base URLs at once; each hands over to the relay and knows no rule.
+
+Base URLs: shared contract section 1. Shapes of the list of models and of the balance: PROVIDERS 1.2; a model that
+the embedded model answers for says so in `owned_by`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from moonpool.catalog.catalog import Model
+from moonpool.errors import Problem
+from moonpool.later import drive
+from moonpool.ledger.money import decimal
+from moonpool.relay.path import authenticate, serve
+from moonpool.relay.platform import Platform
+from moonpool.relay.reply import JSON, refuse
+from moonpool.relay.writer import Writer
+from moonpool.words import CHAT, COMPLETION, Arrival, Operation
+
+BASES: Final = ("", "/v1", "/beta", "/gateway/v1")
+
+_encode = msgspec.json.Encoder().encode
+Page = Callable[[Platform, Arrival], Coroutine[Any, None, Any]]
+
+
+class DataPlane:
+    """Takes an arrival if its path is one of ours. Whatever a route lets escape is a fault of ours: it is
+    logged and the client gets `platform.fault`."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        operations: tuple[tuple[str, Operation], ...] = (("/chat/completions", CHAT), ("/completions", COMPLETION))
+        self._operations = {base + tail: operation for base in BASES for tail, operation in operations}
+        pages: tuple[tuple[str, Page], ...] = (("/models", models), ("/user/balance", balance))
+        self._pages = {base + tail: page for base in BASES for tail, page in pages}
+        self._model_prefixes = tuple(base + "/models/" for base in BASES)
+
+    def take(self, arrival: Arrival, writer: Writer) -> bool:
+        """False when the path is none of ours."""
+        path = arrival.path
+        operation = self._operations.get(path)
+        if operation is not None:
+            if arrival.method == "POST":
+                drive(serve(self._platform, arrival, operation, writer), lambda error: self._lost(error, writer))
+            else:
+                self._wrong_method(writer, "POST")
+            return True
+        page = self._pages.get(path) or (model if path.startswith(self._model_prefixes) else None)
+        if page is None:
+            return False
+        if arrival.method in {"GET", "HEAD"}:
+            drive(self._answer(page, arrival, writer), lambda error: self._lost(error, writer))
+        else:
+            self._wrong_method(writer, "GET")
+        return True
+
+    async def _answer(self, page: Page, arrival: Arrival, writer: Writer) -> None:
+        try:
+            body = _encode(await page(self._platform, arrival))
+        except Problem as problem:
+            refuse(writer, problem, self._platform.client)
+        else:
+            writer.whole(200, JSON, [], body)
+
+    def _wrong_method(self, writer: Writer, allowed: str) -> None:
+        problem = Problem("caller.wrong_method", f"This address takes {allowed} only.")
+        body = self._platform.client.render_problem(problem, in_stream=False)
+        writer.whole(problem.status, JSON, [("allow", allowed)], body)
+
+    def _lost(self, error: BaseException, writer: Writer) -> None:
+        self._platform.journal.fault("data plane", error)
+        refuse(writer, Problem("platform.fault"), self._platform.client)
+
+
+async def models(platform: Platform, arrival: Arrival) -> object:
+    """GET /models: what this key may use."""
+    await authenticate(platform, arrival)
+    return {"object": "list", "data": [_row(row) for row in platform.catalogue.models()]}
+
+
+async def model(platform: Platform, arrival: Arrival) -> object:
+    """GET /models/{id}. Raises caller.not_found where the model does not exist, as OpenAI's API does."""
+    await authenticate(platform, arrival)
+    name = arrival.path.partition("/models/")[2]
+    for row in platform.catalogue.models():
+        if row.name == name:
+            return _row(row)
+    raise Problem("caller.not_found", f"The model {name!r} does not exist.", param="model")
+
+
+async def balance(platform: Platform, arrival: Arrival) -> object:
+    """GET /user/balance in DeepSeek's shape: amounts are strings with two decimals."""
+    _, account = await authenticate(platform, arrival)
+    found = await platform.books.balance(account.id)
+    if found is None:
+        return {"is_available": account.post_paid, "balance_infos": []}
+    total = found.granted_pico + found.topped_up_pico - found.held_pico
+    return {
+        "is_available": found.post_paid or total > 0,
+        "balance_infos": [
+            {
+                "currency": found.currency,
+                "total_balance": decimal(total),
+                "granted_balance": decimal(found.granted_pico),
+                "topped_up_balance": decimal(found.topped_up_pico),
+            }
+        ],
+    }
+
+
+def _row(row: Model) -> dict[str, object]:
+    return {"id": row.name, "object": "model", "created": row.created, "owned_by": row.owned_by}
