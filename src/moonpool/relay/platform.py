@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -19,14 +19,8 @@ if TYPE_CHECKING:
     from moonpool.relay.reply import Reply
 
 
-class Door(Protocol):
-    """What an operator's page asks of the socket side: counts only."""
-
-    def counts(self) -> Mapping[str, int]: ...
-
-
 class Platform(Struct, frozen=True):
-    """`clock` gives Unix seconds, `new_id` an id for a request; `active` are the replies that run now."""
+    """`client` is the dialect clients speak; `clock` gives Unix seconds, `new_id` an id for a request; `active` are the replies that run now."""
 
     settings: Settings
     catalogue: Catalogue
@@ -42,5 +36,6 @@ class Platform(Struct, frozen=True):
     monotonic: Callable[[], float]
     new_id: Callable[[], str]
     active: set[Reply]
-    secret: Callable[[], tuple[str, str]]
-    """Makes a key: (public id, secret text)."""
+    parts: Callable[[], Mapping[str, Any]]
+    """How the parts are that a request does not see, for /ready, /metrics and `doctor`: `store` ("ok" or a sentence),
+    `embedded` (None, or state, since, pid), `connections` (open, requests)."""

@@ -1,0 +1,263 @@
+"""Joins everything: Settings -> Platform -> a server that listens. The only file that sees every room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import uvloop
+
+from moonpool.catalog.catalog import build
+from moonpool.dialects import DIALECTS
+from moonpool.errors import Problem
+from moonpool.ledger import keys as key_rules
+from moonpool.relay.journal import Journal
+from moonpool.relay.meters import Meters
+from moonpool.relay.platform import Platform
+from moonpool.relay.reply import JSON, refuse
+from moonpool.relay.writer import Writer
+from moonpool.settings import Settings
+from moonpool.state.memory import MemoryLimiter
+from moonpool.state.sqlite import SqliteStore
+from moonpool.transports.base import Transport
+from moonpool.transports.http import HttpTransport
+from moonpool.transports.llama import LlamaTransport
+from moonpool.web import admin, ops
+from moonpool.web.data import DataPlane
+from moonpool.web.listener import Server
+from moonpool.words import Account, Arrival, Key
+
+CLIENT_DIALECT: Final = "deepseek"
+DEFAULT_ACCOUNT: Final = "default"
+PULSE_S: Final = 1.0
+RENEW_EVERY: Final = 5
+EXPIRE_EVERY: Final = 60
+_ADMIN: Final = "/admin/v1"
+
+
+def request_ids() -> Callable[[], str]:
+    """Ids of 32 hexadecimal digits that sort by time: milliseconds of the start, 40 random bits, a counter.
+    Ids of one process never repeat, and appending them to an index touches its last page only."""
+    prefix = f"{time.time_ns() // 1_000_000:012x}{os.urandom(5).hex()}"
+    count = 0
+
+    def new_id() -> str:
+        nonlocal count
+        count += 1
+        return f"{prefix}{count:010x}"
+
+    return new_id
+
+
+def open_store(settings: Settings) -> SqliteStore:
+    """The store the settings name, not yet started."""
+    return SqliteStore(settings.store_path())
+
+
+class App:
+    """A whole Moonpool. `start`, then `stop`; between them `platform` and `port` are there.
+
+    `first_key` is the secret of the key made at the very first start, shown once; None at later ones.
+    """
+
+    def __init__(self, settings: Settings, environ: dict[str, str] | None = None) -> None:
+        self.settings = settings
+        self.environ = dict(os.environ if environ is None else environ)
+        self.first_key: str | None = None
+        self.port = 0
+        self.started_at = time.time()
+        self.platform: Platform
+        self.embedded: LlamaTransport | None = None
+        self.store = open_store(settings)
+        self._pulse: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Open everything and listen. Raises ConfigError, Problem("platform.storage") or OSError (the port)."""
+        settings = self.settings
+        Path(settings.home).mkdir(parents=True, exist_ok=True, mode=0o700)
+        journal = Journal(requests=settings.log.requests)
+        journal.start()
+        catalogue = build(settings, self.environ)
+        self.transports = self._transports()
+        await asyncio.gather(*(transport.start() for transport in self.transports.values()))
+        await self.store.start()
+        self.platform = Platform(
+            settings=settings,
+            catalogue=catalogue,
+            dialects=DIALECTS,
+            client=DIALECTS[CLIENT_DIALECT],
+            transports=self.transports,
+            books=self.store.books,
+            keys=self.store.keys,
+            limiter=MemoryLimiter(),
+            meters=Meters(),
+            journal=journal,
+            clock=time.time,
+            monotonic=time.monotonic,
+            new_id=request_ids(),
+            active=set(),
+            parts=self.parts,
+        )
+        await self.store.books.recover(time.time())
+        await declare_accounts(settings, self.store, self.environ)
+        self.first_key = await first_key(self.store)
+        await self._listen()
+        self._pulse = asyncio.create_task(self._beat())
+        journal.note("started", port=self.port, home=str(settings.home))
+
+    async def stop(self) -> None:
+        """Drain: refuse new requests, let running ones end for `edge.drain_s`, then end them with an error event,
+        settle everything and close."""
+        self.server.drain()
+        self.admin_server.drain()
+        active = self.platform.active
+        deadline = time.monotonic() + self.settings.edge.drain_s
+        while active and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        for reply in list(active):
+            if reply.source is not None:
+                reply.source.stop(Problem("platform.stopping"))
+        if self._pulse is not None:
+            self._pulse.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pulse
+        await self.server.stop()
+        await self.admin_server.stop()
+        await asyncio.gather(*(transport.stop() for transport in self.transports.values()))
+        await self.store.stop()
+        self.platform.journal.note("stopped")
+        self.platform.journal.stop()
+
+    def _transports(self) -> dict[str, Transport]:
+        upstream, settings = self.settings.upstream, self.settings
+        http = HttpTransport(
+            environ=self.environ,
+            connections_max=upstream.connections_max,
+            idle_s=upstream.idle_s,
+            head_bytes_max=upstream.head_bytes_max,
+            body_bytes_max=upstream.body_bytes_max,
+        )
+        transports: dict[str, Transport] = {"http": http}
+        if settings.embedded.enabled:
+            self.embedded = LlamaTransport(http, settings)
+            transports["llama"] = self.embedded
+        return transports
+
+    async def _listen(self) -> None:
+        settings, platform = self.settings, self.platform
+        data = DataPlane(platform)
+
+        def handle(arrival: Arrival, writer: Writer) -> None:
+            if not data.take(arrival, writer):
+                page = ops.handle(platform, arrival.path) if arrival.method in {"GET", "HEAD"} else None
+                if page is None:
+                    refuse(writer, Problem("caller.not_found"), platform.client)
+                else:
+                    writer.whole(page[0], page[1], [], page[2])
+
+        self.server = Server(
+            handle, edge=settings.edge, render=self._render, new_id=platform.new_id, fault=platform.journal.fault
+        )
+        self.admin_server = Server(
+            self._admin, edge=settings.edge, render=self._render, new_id=platform.new_id, fault=platform.journal.fault
+        )
+        self.port = await self.server.listen(settings.host, settings.port)
+        await self.admin_server.listen_unix(settings.socket_path())
+
+    def parts(self) -> dict[str, Any]:
+        """See relay.platform.Platform.parts."""
+        return {
+            "store": self.store.trouble() or "ok",
+            "embedded": self.embedded.status() if self.embedded is not None else None,
+            "connections": self.server.counts(),
+        }
+
+    def _render(self, problem: Problem) -> bytes:
+        return self.platform.client.render_problem(problem, in_stream=False)
+
+    def _admin(self, arrival: Arrival, writer: Writer) -> None:
+        async def answer() -> None:
+            try:
+                status, page = await admin.handle(
+                    self.platform, arrival.method, arrival.path.removeprefix(_ADMIN), arrival.query, arrival.body
+                )
+            except Problem as problem:
+                refuse(writer, problem, self.platform.client)
+            except Exception as error:
+                self.platform.journal.fault("admin", error)
+                refuse(writer, Problem("platform.fault"), self.platform.client)
+            else:
+                writer.whole(status, JSON, [], msgspec.json.encode(page))
+
+        task = asyncio.get_running_loop().create_task(answer())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _beat(self) -> None:
+        """Once a second: keep-alives for silent answers; now and then leases are renewed and old holds expire."""
+        platform = self.platform
+        turn = 0
+        while True:
+            await asyncio.sleep(PULSE_S)
+            turn += 1
+            for reply in list(platform.active):
+                reply.beat()
+            if turn % RENEW_EVERY == 0:
+                platform.limiter.renew(platform.monotonic())
+            if turn % EXPIRE_EVERY == 0:
+                with contextlib.suppress(Problem):
+                    await platform.books.expire(platform.clock())
+
+
+async def declare_accounts(settings: Settings, store: SqliteStore, environ: dict[str, str]) -> None:
+    """Make the accounts and keys that the operator's file declares; what is there already is left as it is."""
+    for declared in settings.accounts:
+        known = await store.keys.account(declared.name)
+        account = Account(known.id if known else declared.name, declared.name, declared.post_paid, declared.concurrency)
+        await store.keys.save_account(account)
+        for secret in declared.secrets(environ):
+            digest = key_rules.digest(secret)
+            if await store.keys.find(digest) is None:
+                key = Key(key_rules.declared_id(secret), account.id, "declared", time.time())
+                await store.keys.create(key, digest)
+
+
+async def first_key(store: SqliteStore) -> str | None:
+    """At the very first start: one key for the account `default`. None when there ever was a key of its."""
+    account = await store.keys.account(DEFAULT_ACCOUNT)
+    if account is None or await store.keys.ever(account.id):
+        return None
+    key_id, secret = key_rules.make(os.urandom)
+    await store.keys.create(Key(key_id, account.id, "first", time.time()), key_rules.digest(secret))
+    return secret
+
+
+def serve(settings: Settings, announce: Callable[[App], None]) -> int:
+    """Run until SIGINT or SIGTERM; `announce` is called once, when the server listens. Returns the exit code."""
+
+    async def run() -> None:
+        app = App(settings)
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(name, stopping.set)
+        await app.start()
+        # What start-up built stays for ever: the collector need not look at it again, and rarely at the rest.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        announce(app)
+        await stopping.wait()
+        await app.stop()
+
+    uvloop.run(run())
+    return 0
