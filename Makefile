@@ -1,0 +1,70 @@
+# What one can do here. `make` or `make help` lists it; every target may be run twice, by root or by a user.
+#
+#   make serve ARGS="--port 9000"     options of `moonpool serve`
+#   make test JOBS=4 TESTS=tests/unit how many tests at a time, and which
+#   make test MODEL=skip              without the tests that need the embedded model's weights
+#   make PYTHON=/path/to/python3 ...  which Python makes .venv (the first one that is 3.11 or newer otherwise)
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+export PYTHON
+
+BIN := .venv/bin
+NODE := tests/journeys/node
+JOBS ?= 2
+TESTS ?= tests
+ARGS ?=
+MODEL ?= need
+PYTEST_ARGS ?=
+
+.PHONY: help install serve test check fmt bench docs locks clean environment-test node-test weights
+
+help:  ## Say what can be done (this list)
+	@echo "Moonpool: one endpoint for DeepSeek models. Targets:"
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
+	@echo "Options stand at the head of the Makefile."
+
+install:  ## Make .venv with everything `serve` needs; leaves .venv/bin/moonpool
+	@sh requirements/install.sh run
+
+serve: install  ## Install, fetch the embedded model's weights, start; prints address and first key
+	@exec $(BIN)/moonpool serve $(ARGS)
+
+test: environment-test node-test weights  ## Install what tests need, then run every test (`check` is among them)
+	@$(BIN)/python -m pytest -n $(JOBS) $(if $(filter skip,$(MODEL)),-m "not model") $(PYTEST_ARGS) $(TESTS)
+
+check: environment-test  ## Format, lint, types and the rules of the house, without running the rest
+	@$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS) tests/tidy
+
+fmt: environment-test  ## Format, and mend what the linter can mend
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+
+docs: environment-test  ## Write the generated pages of docs/reference anew
+	@$(BIN)/python tests/tidy/reference.py
+
+bench: environment-test  ## Measure against nginx and LiteLLM, side by side (see bench/README.md)
+	@$(BIN)/python bench/run.py $(ARGS)
+
+locks:  ## Choose versions anew (a week old at least) and write requirements/*.txt and npm's lock
+	@sh requirements/lock.sh
+
+clean:  ## Remove what can be made again (.venv, caches); never what a server keeps in its home
+	@rm -rf .venv .ruff_cache .mypy_cache .hypothesis build src/moonpool.egg-info $(NODE)/node_modules
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+environment-test:
+	@sh requirements/install.sh test
+
+# The Node SDK's journeys skip by name where there is no Node.
+node-test:
+	@if ! command -v npm >/dev/null 2>&1; then echo "no npm here: tests with the Node SDK will be skipped"; \
+	elif ! cmp -s $(NODE)/package-lock.json $(NODE)/node_modules/.installed; then \
+		echo "installing $(NODE)/package-lock.json"; \
+		(cd $(NODE) && npm ci --silent --no-audit --no-fund --ignore-scripts) && \
+		cp $(NODE)/package-lock.json $(NODE)/node_modules/.installed; \
+	fi
+
+weights: environment-test
+	@$(if $(filter skip,$(MODEL)),true,$(BIN)/moonpool models pull)
