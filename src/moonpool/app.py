@@ -57,6 +57,11 @@ def request_ids() -> Callable[[], str]:
     return new_id
 
 
+def make_home(settings: Settings) -> None:
+    """State lives there; only its owner may look inside."""
+    Path(settings.home).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 def open_store(settings: Settings) -> SqliteStore:
     """The store the settings name, not yet started."""
     return SqliteStore(settings.store_path())
@@ -83,7 +88,7 @@ class App:
     async def start(self) -> None:
         """Open everything and listen. Raises ConfigError, Problem("platform.storage") or OSError (the port)."""
         settings = self.settings
-        Path(settings.home).mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_home(settings)
         journal = Journal(requests=settings.log.requests)
         journal.start()
         catalogue = build(settings, self.environ)
@@ -121,7 +126,7 @@ class App:
         self.admin_server.drain()
         active = self.platform.active
         deadline = time.monotonic() + self.settings.edge.drain_s
-        while active and time.monotonic() < deadline:
+        while active and time.monotonic() < deadline:  # noqa: ASYNC110 - once per process, and `active` is a plain set
             await asyncio.sleep(0.05)
         for reply in list(active):
             if reply.source is not None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class Platform(Struct, frozen=True):
-    """`client` is the dialect clients speak; `clock` gives Unix seconds, `new_id` an id for a request; `active` are the replies that run now."""
+    """`client` is the dialect clients speak; `clock` gives Unix seconds, `monotonic` spans; `new_id` an id for a
+    request; `active` are the replies that run now."""
 
     settings: Settings
     catalogue: Catalogue
