@@ -1,0 +1,455 @@
+"""What happens on one client's connection? Requests in, strictly one after the other; answers out; time limits.
+
+A request that is all there in one read goes straight from `data_received` to the handler: no task, no future, no timer.
+All deadlines are looked at by the server's one ticker, so they are right to a tick (a quarter of a second).
+
+A client that sent FIN may only have closed its sending side and still gets its answer; or it is gone, which TCP
+shows only to who writes. So we write something that HTTP lets us write (an interim 100), and look at the socket's
+state from tick to tick. Whatever breaks the rules gets an answer, then `Connection: close`, then time to read it.
+
+Sources: RFC 9112 sections 9.3 and 9.6; RELIABILITY 3.4, 3.6 and cases 1 to 10, 145 to 154, 161.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+from msgspec import Struct
+
+from moonpool.errors import Problem
+from moonpool.web.answer import CONTINUE, Exchange, retry_after, whole_answer
+from moonpool.web.body import Chunked, Sized
+from moonpool.web.head import HEAD_BYTES_MAX, Head, check_beginning, parse_head
+from moonpool.words import Arrival
+
+Handler = Callable[[Arrival, Exchange], object]
+
+_READING: Final = 0
+_LINGERING: Final = 1
+_CLOSING: Final = 2
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one connection may use. Times in seconds, sizes in bytes.
+
+    `head_s` counts from the accept, or from the first byte of a later request; `body_s` from the end of the head, and
+    after `body_grace_s` the body must have come at `body_bytes_per_s` at least. `stall_s` is how long a client may
+    take nothing while more than `high_water` waits for it; `waiting_bytes_max` is how much may wait unread behind a
+    running request before we stop reading. `connections_max` 0: as many as descriptors allow.
+    """
+
+    head_s: float = 10.0
+    body_s: float = 30.0
+    body_grace_s: float = 5.0
+    body_bytes_per_s: int = 1024
+    body_bytes_max: int = 4 * 1024 * 1024
+    idle_s: float = 75.0
+    stall_s: float = 30.0
+    linger_s: float = 2.0
+    high_water: int = 32 * 1024
+    waiting_bytes_max: int = 64 * 1024
+    connections_max: int = 0
+
+
+class Counters:
+    """Since the start: connections accepted and refused, requests handed on, bytes both ways, clients cut for taking
+    nothing, faults of handlers, and requests refused here, by error code."""
+
+    __slots__ = ("accepted", "bytes_in", "bytes_out", "cut", "faults", "problems", "refused", "requests")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.refused = 0
+        self.requests = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.cut = 0
+        self.faults = 0
+        self.problems: dict[str, int] = {}
+
+
+class Hub(Protocol):
+    """What a connection asks of its server. `now` is monotonic and as old as the last tick; `clock` is UTC."""
+
+    handler: Handler
+    render: Callable[[Problem], bytes]
+    fault: Callable[[BaseException, str], object]
+    new_id: Callable[[], str]
+    clock: Callable[[], float]
+    limits: Limits
+    counters: Counters
+    now: float
+    draining: bool
+
+    def joined(self, connection: Connection) -> bool:
+        """False: there are too many; the connection is to say so and close."""
+
+    def left(self, connection: Connection) -> None: ...
+
+    def soon(self, run: Callable[[], object]) -> None:
+        """Call it in the next turn of the loop."""
+
+
+class Connection(asyncio.Protocol):
+    """One client. Given to the loop by `listener.Server`, ticked by it."""
+
+    __slots__ = (
+        "_began",
+        "_body",
+        "_buffer",
+        "_deadline",
+        "_exchange",
+        "_half_closed",
+        "_head",
+        "_held",
+        "_hub",
+        "_idle",
+        "_peer",
+        "_running",
+        "_scanned",
+        "_state",
+        "_transport",
+        "_unsent",
+        "paused",
+    )
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._transport: asyncio.Transport
+        self._peer = ""
+        self._state = _READING
+        self._buffer: bytes | bytearray = b""
+        self._scanned = 0
+        self._head: Head | None = None
+        self._body: Sized | Chunked | None = None
+        self._exchange: Exchange | None = None
+        self._began = 0.0
+        self._deadline = 0.0
+        self._unsent = 0
+        self._running = False
+        self._held = False
+        self._half_closed = False
+        self._idle = False
+        self.paused = False
+        """More than the high-water mark is waiting for the client."""
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        hub = self._hub
+        self._transport = cast(asyncio.Transport, transport)
+        self._deadline = hub.now + hub.limits.head_s
+        self._transport.set_write_buffer_limits(hub.limits.high_water)
+        if not hub.joined(self):
+            self._refuse(Problem("platform.overloaded", retry_after_s=1))
+            return
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else "unix"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = _CLOSING
+        self._hub.left(self)
+        self._lose()
+        self._buffer = b""
+        self._body = self._head = None
+
+    def data_received(self, data: bytes) -> None:
+        self._hub.counters.bytes_in += len(data)
+        if self._state:
+            return
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            buffer = self._buffer
+            buffer += data
+        if self._exchange is None and not self.paused:
+            self._run(buffer)
+        else:
+            self._keep(buffer, 0)
+
+    def eof_received(self) -> bool:
+        if self._state or (self._exchange is None and not self.paused):
+            return False
+        self._half_closed = True
+        if self._exchange is not None:
+            self._exchange.probe()
+        return True
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self._unsent = self._transport.get_write_buffer_size()
+        self._deadline = self._hub.now + self._hub.limits.stall_s
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self._exchange is not None:
+            self._exchange.resume()
+        elif not self._state:
+            self._deadline = self._hub.now + self._hub.limits.idle_s
+            self._go_on()
+
+    # Reading.
+
+    def _run(self, buffer: bytes | bytearray) -> None:
+        """Serve the requests in `buffer`, in order, until one is not whole, or its answer takes time."""
+        self._running = True
+        start = 0
+        try:
+            while start < len(buffer) and self._exchange is None and not self.paused and not self._state:
+                body = self._body
+                if body is None:
+                    end = buffer.find(b"\r\n\r\n", start + max(0, self._scanned - 3))
+                    if end < 0 or end + 4 - start > HEAD_BYTES_MAX:
+                        self._head_begun(buffer, start)
+                        break
+                    self._scanned = 0
+                    head = parse_head(bytes(buffer[start : end + 2]))
+                    start = end + 4
+                    length = head.length
+                    if length is None and not head.chunked:
+                        self._dispatch(head, b"")
+                        continue
+                    if length is not None and length <= len(buffer) - start <= self._hub.limits.body_bytes_max:
+                        content = bytes(buffer[start : start + length])
+                        start += length
+                        self._dispatch(head, content)
+                        continue
+                    body = self._body_begun(head, len(buffer) - start)
+                start = body.feed(buffer, start)
+                if not body.done:
+                    break
+                assert self._head is not None
+                head, self._head, self._body = self._head, None, None
+                self._dispatch(head, bytes(body.data))
+        except Problem as problem:
+            self._refuse(problem)
+        finally:
+            self._running = False
+        self._keep(buffer, start)
+
+    def _keep(self, buffer: bytes | bytearray, start: int) -> None:
+        """Remember what cannot be read yet; too much of it, and reading stops."""
+        if self._state or start >= len(buffer):
+            self._buffer = b""
+        elif isinstance(buffer, bytearray):
+            del buffer[:start]
+            self._buffer = buffer
+        else:
+            self._buffer = bytearray(buffer[start:] if start else buffer)
+        waits = len(self._buffer) > self._hub.limits.waiting_bytes_max
+        if waits != self._held:
+            self._held = waits
+            if waits:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+        if self._half_closed and self._exchange is None and not self.paused and not self._state:
+            self._close()
+
+    def _go_on(self) -> None:
+        """Serve what waited behind an answer."""
+        if not self._state and not self._running and self._exchange is None and not self.paused:
+            self._run(self._buffer)
+
+    def _head_begun(self, buffer: bytes | bytearray, start: int) -> None:
+        part = bytes(buffer[start : start + HEAD_BYTES_MAX])
+        if self._idle:
+            self._idle = False
+            self._deadline = self._hub.now + self._hub.limits.head_s
+        check_beginning(part, self._scanned)
+        if len(buffer) - start >= HEAD_BYTES_MAX:
+            raise Problem("caller.head_too_large")
+        self._scanned = len(part)
+
+    def _body_begun(self, head: Head, there: int) -> Sized | Chunked:
+        limits = self._hub.limits
+        if head.length is not None:
+            if head.length > limits.body_bytes_max:
+                raise Problem("caller.too_large")
+            body: Sized | Chunked = Sized(head.length)
+        else:
+            body = Chunked(limits.body_bytes_max)
+        if head.expect and not there:
+            self.send(CONTINUE)
+        self._head = head
+        self._body = body
+        self._began = self._hub.now
+        self._deadline = self._began + limits.body_s
+        return body
+
+    def _dispatch(self, head: Head, body: bytes) -> None:
+        """Hand a request on. The edge for whatever a handler lets escape."""
+        hub = self._hub
+        hub.counters.requests += 1
+        request_id = hub.new_id()
+        method = head.method
+        exchange = self._exchange = Exchange(
+            self, request_id, bodyless=method == "HEAD", http10=head.http10, close=not head.keep_alive
+        )
+        try:
+            hub.handler(
+                Arrival(request_id, method, head.path, head.query, head.headers, body, self._peer, hub.clock()),
+                exchange,
+            )
+        except Problem as problem:
+            exchange.whole(problem.status, "application/json", retry_after(problem), hub.render(problem))
+        except Exception as error:
+            self._fault(error, exchange)
+
+    def _fault(self, error: Exception, exchange: Exchange) -> None:
+        hub = self._hub
+        hub.counters.faults += 1
+        hub.fault(error, exchange.id)
+        if exchange.started:
+            exchange.cut()
+        else:
+            exchange.whole(500, "application/json", [], hub.render(Problem("platform.fault")))
+
+    # Writing: what an exchange asks for.
+
+    @property
+    def draining(self) -> bool:
+        return self._hub.draining
+
+    def send(self, data: bytes) -> None:
+        self._hub.counters.bytes_out += len(data)
+        self._transport.write(data)
+
+    def finished(self, close: bool) -> None:
+        """The answer is complete."""
+        self._exchange = None
+        if close or (self._half_closed and not self._buffer):
+            self._linger() if self._buffer else self._close()
+            return
+        self._idle = True
+        if not self.paused:
+            self._deadline = self._hub.now + self._hub.limits.idle_s
+        if self._buffer and not self._running:
+            # Not from in here: the request before is still on the stack.
+            self._hub.soon(self._go_on)
+
+    def cut(self, *, reset: bool) -> None:
+        self._exchange = None
+        if reset:
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._close()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer what is no request, and read no more of it."""
+        hub = self._hub
+        problems = hub.counters.problems
+        problems[problem.code] = problems.get(problem.code, 0) + 1
+        self.send(
+            whole_answer(
+                problem.status,
+                "application/json",
+                hub.new_id(),
+                retry_after(problem),
+                hub.render(problem),
+                close=True,
+            )
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but go on reading for a while: a reset would take the answer away from the client."""
+        self._state = _LINGERING
+        self._buffer = b""
+        self._head = self._body = None
+        if self._half_closed:
+            self._close()
+            return
+        self._unsent = self._transport.get_write_buffer_size()
+        self._deadline = self._hub.now + (self._hub.limits.stall_s if self._unsent else self._hub.limits.linger_s)
+        self._transport.write_eof()
+        if self._held:
+            self._held = False
+            self._transport.resume_reading()
+
+    def _close(self) -> None:
+        """Close once everything is sent; the ticker sees to it that this happens."""
+        self._state = _CLOSING
+        self._buffer = b""
+        self._head = self._body = None
+        self._unsent = self._transport.get_write_buffer_size()
+        self._deadline = self._hub.now + self._hub.limits.stall_s
+        self._transport.close()
+
+    def _abort(self) -> None:
+        self._state = _CLOSING
+        self._transport.abort()
+        self._lose()
+
+    def _lose(self) -> None:
+        """Tell the exchange that its client is gone. The edge for what a listener lets escape."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        try:
+            exchange.lost()
+        except Exception as error:
+            self._hub.counters.faults += 1
+            self._hub.fault(error, exchange.id)
+
+    # Time.
+
+    def tick(self, now: float) -> None:
+        """Look at the clock: the server calls this for each connection, a few times a second."""
+        if self._exchange is not None or self.paused:
+            if self.paused and not self._takes(now):
+                self._hub.counters.cut += 1
+                self._abort()
+            elif self._half_closed and self._is_gone():
+                self._abort()
+        elif self._state:
+            before = self._unsent
+            if not self._takes(now):
+                self._abort()
+            elif before and not self._unsent and self._state == _LINGERING:
+                self._deadline = now + self._hub.limits.linger_s
+        elif now > self._deadline:
+            if self._body is not None or self._buffer:
+                self._refuse(Problem("caller.too_slow"))
+            else:
+                self._close()
+        elif self._body is not None:
+            age = now - self._began
+            if age > self._hub.limits.body_grace_s and len(self._body.data) < age * self._hub.limits.body_bytes_per_s:
+                self._refuse(Problem("caller.too_slow"))
+
+    def drain(self) -> None:
+        """The server stops: close if nothing is under way."""
+        if not self._state and self._exchange is None and self._body is None and not self._buffer and not self.paused:
+            self._close()
+
+    def abort(self) -> None:
+        """Drop the connection now; a running exchange hears that its client is gone."""
+        self._abort()
+
+    def _takes(self, now: float) -> bool:
+        """Whether the client took something of what waits for it within `stall_s`."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._unsent = unsent
+            self._deadline = now + self._hub.limits.stall_s
+            return True
+        self._unsent = unsent
+        return now <= self._deadline
+
+    def _is_gone(self) -> bool:
+        """Whether a client that sent FIN has since answered something of ours with a reset."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)
+        return bool(poll.poll(0))
