@@ -80,7 +80,7 @@ def test_tasks_and_driven_coroutines_may_both_wait() -> None:
         async def walk() -> None:
             seen.set_result(await future)
 
-        drive(walk(), lambda error: seen.set_exception(error))
+        drive(walk(), seen.set_exception)
         return [await later, await early, await seen]
 
     assert asyncio.run(main()) == [5, 6, 7]
