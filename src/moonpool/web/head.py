@@ -4,6 +4,8 @@ Everything that two programs could read in two ways is refused, never repaired: 
 chunks, folded lines, bare line ends, blanks before a colon, any transfer coding but `chunked`. The target stays as it
 came; `..`, `//` and `%00` simply match no route.
 
+What clients repeat (names of fields, targets, hosts) is checked once and then known; what is known is bounded.
+
 Sources: RFC 9110 and RFC 9112; RELIABILITY 3.4 and cases 145 to 151.
 """
 
@@ -21,20 +23,26 @@ TARGET_BYTES_MAX: Final = 4 * 1024
 FIELDS_MAX: Final = 100
 METHOD_BYTES_MAX: Final = 32
 
-_TOKEN: Final = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
-_LINE: Final = re.compile(
-    rf"([{_TOKEN}]{{1,{METHOD_BYTES_MAX}}}) (/[!\"$->@-~]*+)(?:\?([!\"$-~]*+))? HTTP/1\.([01])\r\n"
-)
-# Possessive repeats: nothing here can be made to try twice.
-_FIELDS: Final = re.compile(rf"^([{_TOKEN}]++): ?([\t -~\x80-\xff]*+)\r\n", re.MULTILINE)
+_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_NAME: Final = re.compile(rf"{_TOKEN}++")
+_TARGET: Final = re.compile(r"(/[!\"$->@-~]*+)(?:\?([!\"$-~]*+))?")
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
 _SINGLE: Final = frozenset(("host", "content-length", "transfer-encoding", "authorization", "content-type"))
 _WITH_BODY: Final = frozenset(("POST", "PUT", "PATCH"))
+_VERSIONS: Final = {"HTTP/1.1": False, "HTTP/1.0": True}
+_VISIBLE: Final = bytes((9, *range(32, 127), *range(128, 256)))
 
-_METHOD_BEGUN: Final = re.compile(rf"[{_TOKEN}]{{1,{METHOD_BYTES_MAX}}}(?: |\Z)".encode())
+_METHOD_BEGUN: Final = re.compile(rf"{_TOKEN}{{1,{METHOD_BYTES_MAX}}}(?: |\Z)".encode())
 _VERSION: Final = re.compile(rb" HTTP/([0-9])\.([0-9])\r?\Z")
 _BROKEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n|\n[ \t]")
+
+_KNOWN_MAX: Final = 1024
+_KNOWN_BYTES_MAX: Final = 128
+_names: dict[str, str] = {}
+_targets: dict[str, tuple[str, str]] = {}
+_methods = {"GET", "POST", "HEAD", "DELETE", "PUT", "PATCH", "OPTIONS"}
+_hosts: set[str] = set()
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -58,54 +66,51 @@ def parse_head(block: bytes) -> Head:
     Raises Problem (`caller.malformed`, `.target_too_long`, `.head_too_large`, `.http_version`,
     `.unsupported_media`, `.length_required`); after any of them the connection cannot be read on.
     """
-    text = block.decode("latin-1")
-    line = _LINE.match(text)
-    if line is None:
+    lines = block.decode("latin-1").split("\r\n")
+    try:
+        method, target, version = lines[0].split(" ")
+        http10 = _VERSIONS[version]
+    except (ValueError, KeyError):
         _explain_line(block)
-    method, path, query, minor = line.groups()
-    start = line.end()
-    if start > TARGET_BYTES_MAX:
-        _check_target(block, block.index(b"\n"))
-    pairs: list[tuple[str, str]] = _FIELDS.findall(text, start)
-    # Each match begins after a line end and holds one, so equal counts leave no byte that is in no match.
-    if len(pairs) != text.count("\n", start):
+    if method not in _methods:
+        _check_method(method, block)
+    path, query = _targets.get(target) or _read_target(target, block)
+    # Take away all that a head may hold: what is left must be the line ends, in pairs.
+    if block.translate(None, _VISIBLE) != b"\r\n" * (len(lines) - 1) or lines.pop():
         raise _malformed("A header field is malformed.")
-    if len(pairs) > FIELDS_MAX:
+    del lines[0]
+    if len(lines) > FIELDS_MAX:
         raise Problem("caller.head_too_large", f"More than {FIELDS_MAX} header fields.")
-    headers = {name.lower(): value.strip(" \t") for name, value in pairs}
-    if len(headers) != len(pairs):
-        headers = _join(pairs)
-    return _read_fields(method, path, query or "", minor == "0", headers, pairs)
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise _malformed("A header field is malformed.")
+        headers[_names.get(name) or _read_name(name)] = value.strip(" \t")
+    if len(headers) != len(lines):
+        headers = _join(lines)
 
-
-def _read_fields(
-    method: str, path: str, query: str, http10: bool, headers: dict[str, str], pairs: list[tuple[str, str]]
-) -> Head:
+    # What the fields mean.
     field = headers.get
     host = field("host")
-    if host is None:
-        if not http10:
-            raise _malformed("The Host header field is missing.", "Host")
-    elif _HOST.fullmatch(host) is None:
-        raise _malformed("The Host header field is malformed.", "Host")
-
+    if host not in _hosts and not (host is None and http10):
+        _check_host(host)
     length: int | None = None
     chunked = "transfer-encoding" in headers
     digits = field("content-length")
     if chunked:
-        _check_chunked(http10, digits, pairs)
+        _check_chunked(http10, digits, lines)
     elif digits is not None:
         if _DIGITS.fullmatch(digits) is None:
             raise _malformed("The Content-Length header field is not a number.", "Content-Length")
         length = int(digits)
     elif method in _WITH_BODY:
         raise Problem("caller.length_required")
-
     coding = field("content-encoding")
     if coding is not None and coding.lower() != "identity":
         raise Problem("caller.unsupported_media", param="Content-Encoding")
-    connection = field("connection")
     keep_alive = not http10
+    connection = field("connection")
     if connection is not None and keep_alive and connection != "keep-alive":
         keep_alive = "close" not in [token.strip(" \t") for token in connection.lower().split(",")]
     expect = field("expect")
@@ -119,21 +124,38 @@ def check_beginning(part: bytes, scanned: int = 0) -> None:
     `part` begins the head; its first `scanned` bytes were looked at before.
     """
     end = part.find(b"\n")
-    if end >= 0:
-        if scanned <= end and _LINE.match(part[: end + 1].decode("latin-1")) is None:
-            _explain_line(part)
-        if scanned <= end:
-            _check_target(part, end)
-    else:
-        _check_target(part, len(part))
+    if end < 0:
+        _check_begun(part)
+    elif scanned <= end:
+        _parse_line(part[: end + 1])
     if _BROKEN.search(part, max(0, scanned - 1)) is not None:
         raise _malformed("A header field is malformed.")
+
+
+def _parse_line(line: bytes) -> None:
+    """Raise what is wrong with a request line, its end included."""
+    parts = line.decode("latin-1").split(" ")
+    if len(parts) != 3 or parts[2].removesuffix("\r\n") not in _VERSIONS or not parts[2].endswith("\r\n"):
+        _explain_line(line)
+    _check_method(parts[0], line)
+    _read_target(parts[1], line)
+
+
+def _check_begun(line: bytes) -> None:
+    """The checks that need no end of line, in the order in which their bytes come."""
+    if _METHOD_BEGUN.match(line) is None and line:
+        raise _malformed("The request line is malformed.")
+    begin = line.find(b" ") + 1
+    if begin:
+        stop = line.find(b" ", begin)
+        if (stop if stop >= 0 else len(line)) - begin > TARGET_BYTES_MAX:
+            raise Problem("caller.target_too_long")
 
 
 def _explain_line(block: bytes) -> NoReturn:
     end = block.find(b"\n")
     line = block[:end] if end >= 0 else block
-    _check_target(line, len(line))
+    _check_begun(line)
     if _BROKEN.search(line) is not None:
         raise _malformed("The request line is malformed.")
     version = _VERSION.search(line)
@@ -142,28 +164,59 @@ def _explain_line(block: bytes) -> NoReturn:
     raise _malformed("The request line is malformed.")
 
 
-def _check_target(block: bytes, end: int) -> None:
-    """The checks that need no end of line, in the order in which their bytes come."""
-    if _METHOD_BEGUN.match(block, 0, end) is None and end:
-        raise _malformed("The request line is malformed.")
-    begin = block.find(b" ", 0, end) + 1
-    if begin:
-        stop = block.find(b" ", begin, end)
-        if (stop if stop >= 0 else end) - begin > TARGET_BYTES_MAX:
-            raise Problem("caller.target_too_long")
+def _check_method(method: str, block: bytes) -> None:
+    if len(method) > METHOD_BYTES_MAX or _NAME.fullmatch(method) is None:
+        _explain_line(block)
 
 
-def _check_chunked(http10: bool, digits: str | None, pairs: list[tuple[str, str]]) -> None:
-    raw = next(value for name, value in pairs if name.lower() == "transfer-encoding")
-    if http10 or raw != "chunked":
+def _read_target(target: str, block: bytes) -> tuple[str, str]:
+    match = _TARGET.fullmatch(target)
+    if match is None or len(target) > TARGET_BYTES_MAX:
+        _explain_line(block)
+    read = (match[1], match[2] or "")
+    if len(target) <= _KNOWN_BYTES_MAX:
+        if len(_targets) >= _KNOWN_MAX:
+            _targets.clear()
+        _targets[target] = read
+    return read
+
+
+def _read_name(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise _malformed("A header field is malformed.")
+    key = name.lower()
+    if len(name) <= _KNOWN_BYTES_MAX:
+        if len(_names) >= _KNOWN_MAX:
+            _names.clear()
+        _names[name] = key
+    return key
+
+
+def _check_host(host: str | None) -> None:
+    if host is None:
+        raise _malformed("The Host header field is missing.", "Host")
+    if _HOST.fullmatch(host) is None:
+        raise _malformed("The Host header field is malformed.", "Host")
+    if len(host) <= _KNOWN_BYTES_MAX:
+        if len(_hosts) >= _KNOWN_MAX:
+            _hosts.clear()
+        _hosts.add(host)
+
+
+def _check_chunked(http10: bool, digits: str | None, lines: list[str]) -> None:
+    raw = next(
+        value for name, _, value in (line.partition(":") for line in lines) if name.lower() == "transfer-encoding"
+    )
+    if http10 or raw not in (" chunked", "chunked"):
         raise _malformed("The only transfer coding is chunked.", "Transfer-Encoding")
     if digits is not None:
         raise _malformed("A body has a length or is chunked, not both.", "Content-Length")
 
 
-def _join(pairs: list[tuple[str, str]]) -> dict[str, str]:
+def _join(lines: list[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for name, padded in pairs:
+    for line in lines:
+        name, _, padded = line.partition(":")
         key, value = name.lower(), padded.strip(" \t")
         before = headers.get(key)
         if before is None:
