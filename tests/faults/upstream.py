@@ -142,7 +142,7 @@ class Upstream:
         self.connections = 0
         self.open = 0
         self.most = 0
-        self.closed = asyncio.Condition()
+        self.changed = asyncio.Condition()
         self.host = host
         self.port = 0
         self._script = script
@@ -168,8 +168,13 @@ class Upstream:
 
     async def until_open(self, count: int) -> None:
         """Until exactly `count` connections are open."""
-        async with self.closed:
-            await asyncio.wait_for(self.closed.wait_for(lambda: self.open == count), 10)
+        async with self.changed:
+            await asyncio.wait_for(self.changed.wait_for(lambda: self.open == count), 10)
+
+    async def until_asked(self, count: int) -> None:
+        """Until `count` requests have come, heads and bodies."""
+        async with self.changed:
+            await asyncio.wait_for(self.changed.wait_for(lambda: len(self.requests) >= count), 10)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -184,6 +189,8 @@ class Upstream:
                 request = await self._read(reader, number)
                 if request is None:
                     break
+                async with self.changed:
+                    self.changed.notify_all()
                 for step in self._script(request):
                     await (peer.send(step) if isinstance(step, bytes) else step(peer))
         except (Gone, OSError, EOFError, asyncio.CancelledError):
@@ -196,10 +203,10 @@ class Upstream:
             self._tasks.discard(task)
 
     async def _count(self, change: int) -> None:
-        async with self.closed:
+        async with self.changed:
             self.open += change
             self.most = max(self.most, self.open)
-            self.closed.notify_all()
+            self.changed.notify_all()
 
     async def _read(self, reader: asyncio.StreamReader, connection: int) -> Request | None:
         try:
@@ -292,7 +299,7 @@ class FaultProxy:
             delay_s = harm.latency_s + chance.uniform(-harm.jitter_s, harm.jitter_s) if passed == 0 else 0.0
             delay_s += harm.slice_delay_s + (len(data) / harm.bytes_per_s if harm.bytes_per_s else 0.0)
             if delay_s > 0:
-                await asyncio.sleep(delay_s)
+                await _after(delay_s)
             ends = (harm.stall_after, harm.reset_after, harm.cut_after, harm.half_close_after)
             limit = min(_or_endless(count) for count in ends)
             if harm.corrupt_at is not None and passed <= harm.corrupt_at < passed + len(data):
@@ -315,6 +322,13 @@ class FaultProxy:
             await asyncio.Event().wait()
         if sink.can_write_eof():
             sink.write_eof()
+
+
+async def _after(delay_s: float) -> None:
+    """Time on the wire: the one wait here, for tests that ask for a latency or a rate."""
+    passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(delay_s, lambda: passed.done() or passed.set_result(None))
+    await passed
 
 
 def _or_endless(count: int | None) -> float:

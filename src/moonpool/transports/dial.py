@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -33,6 +33,9 @@ _TUNNEL_BYTES_MAX: Final = 16384
 Address = tuple[int, str]
 """Family (`socket.AF_INET` …) and numeric address."""
 
+LookUp = Callable[[str, int], Awaitable[Sequence[Address]]]
+"""Name and port to addresses, in the order to try them. Raises OSError."""
+
 
 class Route(Struct, frozen=True):
     """How to reach an origin."""
@@ -43,11 +46,12 @@ class Route(Struct, frozen=True):
 
 
 class Resolver:
-    """Names to addresses, off the loop, remembered for `keep_s`; one look-up however many wait for it."""
+    """Names to addresses, remembered for `keep_s`; one look-up however many wait for it."""
 
-    __slots__ = ("_keep_s", "_known", "_now", "_running")
+    __slots__ = ("_keep_s", "_known", "_look_up", "_now", "_running")
 
-    def __init__(self, keep_s: float, now: Callable[[], float]) -> None:
+    def __init__(self, keep_s: float, now: Callable[[], float], look_up: LookUp) -> None:
+        self._look_up = look_up
         self._keep_s = keep_s
         self._now = now
         self._known: dict[tuple[str, int], tuple[float, tuple[Address, ...]]] = {}
@@ -67,7 +71,7 @@ class Resolver:
             return known[1]
         running = self._running.get(name)
         if running is None:
-            running = asyncio.ensure_future(self._look_up(name))
+            running = asyncio.ensure_future(self._remember(name))
             self._running[name] = running
             running.add_done_callback(lambda done: self._looked_up(name, done))
         # Whoever gives up must not take the look-up from the others.
@@ -85,15 +89,20 @@ class Resolver:
         if not done.cancelled():
             done.exception()
 
-    async def _look_up(self, name: tuple[str, int]) -> tuple[Address, ...]:
-        rows = await asyncio.get_running_loop().getaddrinfo(name[0], name[1], type=socket.SOCK_STREAM)
-        addresses = tuple(dict.fromkeys((int(row[0]), str(row[4][0])) for row in rows))
+    async def _remember(self, name: tuple[str, int]) -> tuple[Address, ...]:
+        addresses = tuple(await self._look_up(*name))
         if not addresses:
             raise OSError("the name has no address")
         while len(self._known) >= _NAMES_MAX:
             del self._known[next(iter(self._known))]
         self._known[name] = (self._now() + self._keep_s, addresses)
         return addresses
+
+
+async def look_up(hostname: str, port: int) -> Sequence[Address]:
+    """The system's answer, asked for in a thread."""
+    rows = await asyncio.get_running_loop().getaddrinfo(hostname, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((int(row[0]), str(row[4][0])) for row in rows))
 
 
 class Dial:

@@ -22,7 +22,7 @@ from moonpool import __version__
 from moonpool.errors import Problem
 from moonpool.transports.base import Inbound, Sink
 from moonpool.transports.connection import Connection
-from moonpool.transports.dial import Resolver, Route
+from moonpool.transports.dial import LookUp, Resolver, Route, look_up
 from moonpool.transports.exchange import Exchange
 from moonpool.transports.origin import Heads, parse_origin
 from moonpool.transports.pool import Limits, Pool
@@ -36,7 +36,8 @@ class HttpTransport:
 
     `connections_max` and `idle_s` (s) hold for each pool: a base URL with a credential. `head_bytes_max`,
     `fields_max`, `body_bytes_max` bound one answer. `proxies` is a mapping such as `os.environ`, of which only
-    the proxy variables are looked at (proxy.py). `context` replaces the system's trust. `now` is a monotonic
+    the proxy variables are looked at (proxy.py). `context` replaces the system's trust. `resolve` turns names into addresses, which
+    are remembered for `resolve_keep_s`. `now` is a monotonic
     clock (s); deadlines are looked at every `tick_s` (s), or whenever `tick` is called. `loop` is the running
     one if None.
     """
@@ -51,6 +52,7 @@ class HttpTransport:
         body_bytes_max: int = 64 << 20,
         proxies: Mapping[str, str] | None = None,
         context: ssl.SSLContext | None = None,
+        resolve: LookUp = look_up,
         resolve_keep_s: float = 30.0,
         tick_s: float = 0.1,
         now: Callable[[], float] = time.monotonic,
@@ -61,7 +63,7 @@ class HttpTransport:
         self.at = now()
         self.active: set[Exchange] = set()
         self.live: set[Connection] = set()
-        self.resolver = Resolver(resolve_keep_s, now)
+        self.resolver = Resolver(resolve_keep_s, now, resolve)
         self._limits = Limits(connections_max, idle_s, head_bytes_max, fields_max, body_bytes_max)
         self._proxies = Proxies(proxies or {})
         self._context = context
@@ -112,11 +114,14 @@ class HttpTransport:
         await asyncio.shield(self._stopped)
 
     def tick(self) -> None:
-        """Look at every deadline now."""
+        """Look at every deadline now, and close what was idle too long."""
         now = self.at = self.now()
         for exchange in list(self.active):
             if not exchange.over:
                 exchange.tick(now)
+        for key, pool in list(self._pools.items()):
+            if pool.sweep(now) is None and not len(pool) and not pool.waiting:
+                del self._pools[key]
 
     def pool(self, host: Host) -> Pool | None:
         """For tests and metrics: `len(pool)` slots taken, `pool.idle`, `pool.waiting`."""
@@ -173,22 +178,17 @@ class HttpTransport:
         self._timer = self._running_loop().call_later(self._tick_s, self._on_timer)
 
     def _on_timer(self) -> None:
-        """Look at deadlines while answers are under way; else sleep until an idle connection is too old."""
+        """Tick while answers are under way; else sleep until an idle connection is too old."""
         self.tick()
-        wake_at: float | None = None
-        for key, pool in list(self._pools.items()):
-            until = pool.sweep(self.at)
-            if until is not None:
-                wake_at = until if wake_at is None else min(wake_at, until)
-            elif not len(pool) and not pool.waiting:
-                del self._pools[key]
         self._timer = None
         self._ticking = bool(self.active)
-        if self._ticking:
-            self._timer = self._running_loop().call_later(self._tick_s, self._on_timer)
-        elif wake_at is not None:
-            pause_s = max(wake_at - self.at, self._tick_s)
-            self._timer = self._running_loop().call_later(pause_s, self._on_timer)
+        pause_s = self._tick_s
+        if not self._ticking:
+            untils = [until for pool in self._pools.values() if (until := pool.sweep(self.at)) is not None]
+            if not untils:
+                return
+            pause_s = max(min(untils) - self.at, self._tick_s)
+        self._timer = self._running_loop().call_later(pause_s, self._on_timer)
 
     def _set_stopped(self) -> None:
         if self._stopped is not None and not self.live and not self._stopped.done():
