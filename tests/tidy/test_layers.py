@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "later": set(),
     "settings": {"errors"},
     "dialects": _BOTTOM,
-    "catalog": _BOTTOM,
+    "catalog": _BOTTOM | {"settings"},
     "transports": _BOTTOM,
     "ledger": {"words", "errors"},
     "state": _BOTTOM | {"ledger"},

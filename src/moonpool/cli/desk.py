@@ -1,0 +1,135 @@
+"""Where a command does its work: at the running server, else at the store itself.
+
+The server is asked through the UNIX socket in its home. No socket, or nobody behind it, means that no server runs:
+then the store is opened here and the very function that the server would have called is called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from moonpool.app import open_store
+from moonpool.catalog.catalog import Catalogue, build
+from moonpool.errors import Problem
+from moonpool.settings import Settings
+from moonpool.state.base import Books, Keys
+from moonpool.transports.http import HttpTransport
+from moonpool.web import admin
+
+ASK_S: Final = 60.0
+# A UNIX socket's address holds 107 bytes on Linux and 103 elsewhere; longer ones go through their folder.
+_ADDRESS_BYTES_MAX: Final = 100
+
+
+class Refused(Exception):
+    """The desk said no: one sentence for the operator."""
+
+
+class Alone(Struct, frozen=True):
+    """What admin.Desk asks for, when no server runs."""
+
+    settings: Settings
+    catalogue: Catalogue
+    books: Books
+    keys: Keys
+    transports: Mapping[str, Any]
+    clock: Callable[[], float]
+    parts: Callable[[], Mapping[str, Any]]
+    active: frozenset[Any] = frozenset()
+
+
+def ask(settings: Settings, method: str, path: str, body: object = None, **query: str) -> Any:
+    """The answer of an admin route (`path` below /admin/v1). Raises Refused."""
+    data = b"" if body is None else msgspec.json.encode(body)
+    line = urlencode(query)
+    answer = _at_the_server(settings.socket_path(), method, path, line, data)
+    if answer is None:
+        answer = asyncio.run(_alone(settings, method, path, line, data))
+    status, page = answer
+    if status >= 400:
+        raise Refused(page["error"]["message"])
+    return page
+
+
+def server_runs(settings: Settings) -> bool:
+    try:
+        return _at_the_server(settings.socket_path(), "GET", "/status", "", b"") is not None
+    except Refused:
+        return False
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ASK_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ASK_S)
+        with _address(self._path) as address:
+            self.sock.connect(address)
+
+
+def _at_the_server(path: Path, method: str, route: str, query: str, body: bytes) -> tuple[int, Any] | None:
+    """None when no server listens at `path`."""
+    connection = _Connection(path)
+    target = admin.BASE + route + ("?" + query if query else "")
+    try:
+        connection.request(method, target, body or None, {"content-type": "application/json"} if body else {})
+        answer = connection.getresponse()
+        return answer.status, msgspec.json.decode(answer.read())
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except PermissionError:
+        raise Refused(f"The server at {path.parent} belongs to another user: run this as that user.") from None
+    except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+        raise Refused(
+            f"The server at {path.parent} does not answer properly: {error or type(error).__name__}."
+        ) from None
+    finally:
+        connection.close()
+
+
+async def _alone(settings: Settings, method: str, route: str, query: str, body: bytes) -> tuple[int, Any]:
+    catalogue = build(settings, dict(os.environ))
+    settings.home_path().mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = open_store(settings)
+    transport = HttpTransport(proxies=dict(os.environ))
+    try:
+        await store.start()
+        await transport.start()
+        desk = Alone(settings, catalogue, store.books, store.keys, {"http": transport}, time.time, _parts)
+        return await admin.handle(desk, method, route, query, body)
+    except Problem as problem:
+        raise Refused(" ".join(filter(None, (problem.message, problem.detail)))) from None
+    finally:
+        await transport.stop()
+        await store.stop()
+
+
+def _parts() -> Mapping[str, Any]:
+    return {"store": "ok", "embedded": None, "connections": {}}

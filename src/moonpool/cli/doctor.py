@@ -1,0 +1,161 @@
+"""`moonpool doctor`: is everything here that a server needs, and what to do where it is not.
+
+Each check is one function of `CHECKS` that answers a Finding; none changes anything but a probe file it removes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+import typer
+from msgspec import Struct
+
+from moonpool.cli import desk, show
+from moonpool.cli.options import read
+from moonpool.cli.pull import place
+from moonpool.settings import Settings
+
+# Logs, receipts and expiry dates are wrong long before this, but nothing of ours is older.
+_OLDEST_AT: Final = 1_735_689_600.0
+_SPARE_BYTES: Final = 1 << 30
+_NEWEST_PYTHON: Final = (3, 13)
+
+
+class Finding(Struct, frozen=True):
+    """`says` what is, `do` what to do about it."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    says: str
+    do: str = ""
+
+
+def python(_: Settings) -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] > _NEWEST_PYTHON:
+        return Finding(
+            "python", "warn", f"Python {version} is newer than what was tested", "use 3.13 if anything is odd"
+        )
+    return Finding("python", "ok", f"Python {version}")
+
+
+def home(settings: Settings) -> Finding:
+    folder = settings.home_path()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding("home", "fail", f"{folder}: {error.strerror}", "choose another with --home or MOONPOOL_HOME")
+    free = shutil.disk_usage(folder).free
+    if free < _SPARE_BYTES:
+        return Finding(
+            "home", "warn", f"{folder} has {free >> 20} MiB free", "make room: the ledger stops when it is full"
+        )
+    return Finding("home", "ok", f"{folder} can be written, {free >> 30} GiB free")
+
+
+def server(settings: Settings) -> Finding:
+    if not desk.server_runs(settings):
+        return Finding("server", "ok", "none runs in this home")
+    status = desk.ask(settings, "GET", "/status")
+    if status["reasons"]:
+        says = "; ".join(f"{part}: {reason}" for part, reason in status["reasons"].items())
+        return Finding("server", "warn", f"runs, is not ready: {says}", "wait, or see its log")
+    return Finding("server", "ok", f"runs and is ready, process {status['pid']}")
+
+
+def store(settings: Settings) -> Finding:
+    try:
+        totals = desk.ask(settings, "GET", "/totals")
+    except desk.Refused as refusal:
+        return Finding("store", "fail", str(refusal), "another server may hold it: stop that one, or use its home")
+    return Finding("store", "ok", f"opens; {totals.get('holds', 0)} requests are booked")
+
+
+def weights(settings: Settings) -> Finding:
+    if not settings.embedded.enabled:
+        return Finding("weights", "ok", "the embedded model is switched off")
+    found = place(settings)
+    if found.missing:
+        return Finding("weights", "fail", f"{found.path} is not there", "moonpool models pull")
+    if not found.verified():
+        return Finding(
+            "weights", "fail", f"{found.path} is not what it should be", "remove it and: moonpool models pull"
+        )
+    return Finding("weights", "ok", f"{found.path}, {found.path.stat().st_size >> 20} MiB")
+
+
+def llama(settings: Settings) -> Finding:
+    if not settings.embedded.enabled:
+        return Finding("llama.cpp", "ok", "not needed")
+    if importlib.util.find_spec("xllamacpp") is None:
+        return Finding("llama.cpp", "fail", "the package xllamacpp is not installed", "make install")
+    return Finding("llama.cpp", "ok", "installed")
+
+
+def port(settings: Settings) -> Finding:
+    where = f"{settings.host}:{settings.port}"
+    if desk.server_runs(settings):
+        return Finding("port", "ok", "in use by the server of this home")
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            return Finding("port", "fail", f"{where}: {error.strerror}", "choose another with --port")
+    return Finding("port", "ok", f"{where} is free")
+
+
+def hosts(settings: Settings) -> Finding:
+    rows = desk.ask(settings, "GET", "/hosts")["data"]
+    keyless = [row["name"] for row in rows if row["transport"] == "http" and not row["has_key"]]
+    if keyless:
+        return Finding(
+            "hosts", "warn", f"no API key for {', '.join(keyless)}", "set api_key in moonpool.toml, if it wants one"
+        )
+    names = ", ".join(row["name"] for row in rows) or "none"
+    return Finding("hosts", "ok", f"configured: {names}; moonpool hosts check asks them")
+
+
+def clock(_: Settings) -> Finding:
+    now = time.time()
+    if now < _OLDEST_AT:
+        return Finding(
+            "clock", "fail", time.strftime("%Y-%m-%d", time.gmtime(now)), "set the clock: keys and prices have dates"
+        )
+    return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))
+
+
+CHECKS: Final[tuple[Callable[[Settings], Finding], ...]] = (
+    python, home, server, store, weights, llama, port, hosts, clock,
+)  # fmt: skip
+
+
+def doctor(json: show.Json = False, home: show.Home = None, config: show.Config = None) -> None:
+    """Check this machine: each line is ok, warn or fail, with what to do. Exit code 1 when something fails."""
+    settings = read(home, config)
+    findings = []
+    for check in CHECKS:
+        try:
+            finding = check(settings)
+        except desk.Refused as refusal:
+            finding = Finding(check.__name__, "fail", str(refusal), "see the line about the store")
+        findings.append(finding)
+        if not json:
+            show.say(f"{finding.state:<5} {finding.name:<10} {finding.says}")
+            if finding.do:
+                show.say(f"{'':<16} → {finding.do}")
+    if json:
+        show.json([msgspec.to_builtins(finding) for finding in findings])
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,57 @@
+"""`moonpool hosts`: where models are served."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from moonpool.cli import desk, show
+from moonpool.cli.options import read
+
+app = typer.Typer(help="Hosts: list them, check that each answers.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(json: show.Json = False, home: show.Home = None, config: show.Config = None) -> None:
+    """List the hosts of the catalogue that can be used, and why others cannot."""
+    rows = desk.ask(read(home, config), "GET", "/hosts")["data"]
+    if json:
+        show.json(rows)
+        return
+    show.table(
+        ("name", "dialect", "transport", "base URL", "key", "concurrency"),
+        (
+            (
+                row["name"],
+                row["dialect"],
+                row["transport"],
+                row["base_url"],
+                "yes" if row["has_key"] else "no",
+                row["concurrency"] or "unlimited",
+            )
+            for row in rows
+        ),
+    )
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="Only this host.")] = None,
+    json: show.Json = False,
+    home: show.Home = None,
+    config: show.Config = None,
+) -> None:
+    """Ask each host for its list of models; exit code 1 when one cannot be used."""
+    query = {"host": name} if name else {}
+    rows = desk.ask(read(home, config), "POST", "/hosts/check", **query)["data"]
+    if json:
+        show.json(rows)
+    else:
+        show.table(
+            ("name", "", "after", "says"),
+            ((row["name"], "ok" if row["ok"] else "FAILED", f"{row['took_s']:.3f} s", row["says"]) for row in rows),
+            empty="no host is configured",
+        )
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)

@@ -1,0 +1,151 @@
+"""Writes docs/reference from the code: `make docs`. A page that differs from what this makes fails `make check`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
+
+
+def pages() -> dict[str, str]:
+    """Page -> its text."""
+    return {"errors.md": errors(), "cli.md": cli(), "metrics.md": metrics()}
+
+
+def _head(title: str, source: str, *sentences: str) -> str:
+    return (
+        f"<!-- Made from {source} by `make docs`; change it there. -->\n\n# {title}\n\n" + "\n\n".join(sentences) + "\n"
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n" + "".join("| " + " | ".join(_cell(cell) for cell in line) + " |\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def errors() -> str:
+    from moonpool.errors import ERRORS
+
+    families = {
+        "caller": ("The caller's own request", "Nothing that waiting would change, unless it says so."),
+        "account": ("The caller's key or account", "What the operator gave, or did not give."),
+        "upstream": ("A host behind us", "Another host is tried where `retry` says so, before the first byte is sent."),
+        "platform": ("Moonpool itself", "The log says more."),
+    }
+    page = _head(
+        "Errors",
+        "`src/moonpool/errors.py`",
+        'Every refusal is JSON of the form `{"error": {"message", "type", "param", "code"}}`; `code` is the wire code '
+        "below. In a stream that has begun the same object comes as an event. The log names our own code.",
+        "*retry*: `never`, on `other_target` (we do it, before the first byte), or `later` (the caller may). "
+        "*charge*: `none`, or `metered` (what was used until then).",
+    )
+    for family, (title, sentence) in families.items():
+        rows = [
+            (
+                f"`{row.code}`",
+                row.status,
+                f"`{row.type}`",
+                f"`{row.wire_code}`",
+                row.retry,
+                row.charge,
+                row.sentence,
+                row.operator,
+            )
+            for row in ERRORS.values()
+            if row.code.startswith(family + ".")
+        ]
+        heads = (
+            "our code",
+            "status",
+            "type",
+            "wire code",
+            "retry",
+            "charge",
+            "the caller reads",
+            "the operator looks at",
+        )
+        page += f"\n## {title}\n\n{sentence}\n" + _table(heads, rows)
+    return page
+
+
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """(full name, command) of every command below `command`, in the order of the help."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield name, command
+        return
+    for part, child in below.items():
+        yield from commands(child, f"{name} {part}")
+
+
+def options(command: Any) -> Iterator[tuple[str, str]]:
+    """(how it is typed, what it does) of every argument and option of a command."""
+    for param in command.params:
+        if param.name in {"help", "install_completion", "show_completion"}:
+            continue
+        if param.param_type_name == "argument":
+            yield param.human_readable_name, param.help or ""
+            continue
+        typed = ", ".join(param.opts)
+        if not param.is_flag:
+            typed += f" {param.metavar or param.type.name.upper()}"
+        extra = []
+        shown = getattr(param, "show_default", None)
+        if isinstance(shown, str):
+            extra.append(f"default: {shown}")
+        elif param.default not in (None, False, "", [], ()) and not callable(param.default):
+            extra.append(f"default: {param.default}")
+        if param.envvar:
+            extra.append(f"environment: {param.envvar}")
+        yield typed, (param.help or "") + (f" ({'; '.join(extra)})" if extra else "")
+
+
+def cli() -> str:
+    from moonpool.cli.main import command_tree
+
+    page = _head(
+        "The command line",
+        "`src/moonpool/cli/`",
+        "Commands work whether or not a server runs: they ask the running one through the socket in its home, and open "
+        "the store themselves otherwise. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. With `--json`, "
+        "standard output holds one JSON document and nothing else.",
+    )
+    for name, command in commands(command_tree(), "moonpool"):
+        rows = [(f"`{typed}`", says) for typed, says in options(command)]
+        page += f"\n## {name}\n\n{' '.join((command.help or '').split())}\n" + (_table(("", ""), rows) if rows else "")
+    return page
+
+
+def metrics() -> str:
+    from moonpool.web.ops import METERS
+
+    rows = [
+        (f"`{meter.name}`", meter.kind, ", ".join(f"`{label}`" for label in meter.labels), meter.says)
+        for meter in METERS
+    ]
+    return _head(
+        "Metrics",
+        "`src/moonpool/web/ops.py`",
+        "`GET /metrics` answers in the text format of Prometheus. Labels are bounded: models and hosts are rows of the "
+        "catalogue, a name that is no row counts as an empty label; nothing names an account or a key. Beside these "
+        "stand the usual `process_*` metrics (memory, CPU, open files).",
+    ) + _table(("name", "kind", "labels", "what it says"), rows)
+
+
+def main() -> int:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for page, text in pages().items():
+        (FOLDER / page).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
