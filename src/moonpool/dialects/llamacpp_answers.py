@@ -1,0 +1,239 @@
+"""How do several passes against llama.cpp's server make one answer?
+
+Order of a chat: template → thinking (led by `<think>`, stopped by `</think>` or its budget) → answer, which is free
+text, JSON under a grammar, or tool calls; a call's arguments are a pass of their own under the function's schema, so
+that they always match it. How a generator of passes is read: llamacpp_passes.py. Shapes: PROVIDERS 1.4, 1.5, 1.10,
+1.11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final
+
+import msgspec
+
+from moonpool.dialects.llamacpp_passes import Candidate, Done, Events, Flow, Meter, Voice, silent
+from moonpool.dialects.llamacpp_plan import CALLS_MAX, Plan, encode
+from moonpool.dialects.llamacpp_schema import one_of
+from moonpool.dialects.llamacpp_text import BLANKS, CALL_DRESS, CLOSE, OPEN, Guard, before_suffix, first_line
+from moonpool.dialects.llamacpp_wire import Probability
+from moonpool.errors import Problem
+from moonpool.words import Event, Finished, Metered, Outbound, Reasoning, Text, ToolCall
+
+_TOOL_OPEN: Final = "<tool_call>"
+_MORE_TOKENS: Final = 24
+
+
+def chat(plan: Plan) -> Flow:
+    """The whole answer to a chat: candidates one after another, over one prompt."""
+    answer = yield plan.template()
+    prompt = answer.get("prompt")
+    if not isinstance(prompt, str):
+        raise Problem("upstream.nonsense", detail="llama.cpp's server rendered no prompt")
+    meter = Meter()
+    for index in range(plan.n):
+        reason = yield from _candidate(Candidate(plan, index, meter), prompt)
+        if not meter.begun:
+            # A forced call of a function without arguments: nothing was generated, but the prompt was asked.
+            answer = yield Outbound(path="/tokenize", body=encode({"content": prompt, "parse_special": True}))
+            meter.miss, meter.begun = len(answer.get("tokens", [])), True
+        yield _finished(plan, index, reason, meter)
+
+
+def _finished(plan: Plan, index: int, reason: str, meter: Meter) -> Events:
+    ended = Finished(reason, index)
+    return (Metered(meter.usage()), ended) if index == plan.n - 1 else (ended,)
+
+
+def _candidate(one: Candidate, prompt: str) -> Generator[Outbound | Events, Any, str]:
+    """Thinking, then the answer. Gives the finish reason."""
+    plan = one.plan
+    opened = prompt.rstrip().endswith(OPEN)
+    lead = prompt if opened else f"{prompt}{OPEN}\n"
+    if plan.prefix:
+        if plan.prefix_reasoning:
+            prompt = f"{lead}{plan.prefix_reasoning}\n{CLOSE}\n\n"
+        elif opened or plan.thinks:
+            prompt = f"{lead}\n{CLOSE}\n\n"
+        return (yield from _answer(one, prompt + plan.prefix, strip=False))
+    if plan.thinking or plan.prefix_reasoning:
+        voice = Voice(one, Reasoning, strip=not plan.prefix_reasoning)
+        lead += plan.prefix_reasoning
+        done = yield from one.run(lead, voice, limit=plan.budget, reasoning=True, stops=[CLOSE])
+        if plan.limit_counts_thinking:
+            one.spend(done)
+        if one.spent(done):
+            return "length"
+        prompt = f"{lead}{done.text.rstrip()}\n{CLOSE}\n\n"
+    elif opened or plan.thinks:
+        prompt = f"{lead}\n{CLOSE}\n\n"
+    return (yield from _answer(one, prompt, strip=True))
+
+
+def _answer(one: Candidate, prompt: str, *, strip: bool) -> Generator[Outbound | Events, Any, str]:
+    plan = one.plan
+    if plan.forced is not None:
+        name = plan.forced[0] if len(plan.forced) == 1 else None
+        return (yield from _calls(one, f"{prompt}{_TOOL_OPEN}\n", plan.forced, name))
+    voice = Voice(one, Text, strip=strip)
+    guard = Guard(CALL_DRESS) if plan.tools else None
+    words = {word: name for name in plan.tools for word in _name_words(name)}
+    stops = plan.stops + list(words) + ([_TOOL_OPEN] if plan.tools else [])
+    done = yield from one.run(prompt, voice, limit=one.left, guard=guard, stops=stops, schema=plan.schema)
+    one.spend(done)
+    called = bool(plan.tools) and done.word not in plan.stops and (done.word in words or done.word == _TOOL_OPEN)
+    if called:
+        if one.spent(done):
+            return "length"
+        text = prompt + done.text + (_TOOL_OPEN + "\n" if done.word == _TOOL_OPEN else done.word)
+        names = list(plan.tools)
+        name = words.get(done.word) or (names[0] if len(names) == 1 else None)
+        return (yield from _calls(one, text, names, name, written=done.word in words))
+    if done.held:
+        yield voice(done.held, [])
+    yield voice.rest()
+    if plan.schema is not None and not done.cut and not plan.stops and not _parses(done.text):
+        raise Problem("upstream.nonsense", detail="the grammar of an answer in JSON had no effect")
+    return "length" if done.cut else "stop"
+
+
+def _name_words(name: str) -> tuple[str, str]:
+    """The texts that tell that a tool is being called, however the model dresses its call."""
+    return f'"name": "{name}"', f'"name":"{name}"'
+
+
+def _parses(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
+def _calls(
+    one: Candidate, text: str, names: list[str], name: str | None, *, written: bool = False
+) -> Generator[Outbound | Events, Any, str]:
+    """Tool calls until the model wants no more. `text` ends where a call begins, or (`written`) behind its name."""
+    plan = one.plan
+    earlier: list[tuple[str, str]] = []
+    while True:
+        if not written:
+            text += '{"name": '
+            if name is None:
+                done = yield from one.run(text, silent, limit=one.left, schema=one_of(names))
+                one.spend(done)
+                if done.cut or one.spent(done):
+                    return "length"
+                name = _chosen(done.text, names)
+            text += f'"{name}"'
+        assert name is not None
+        text += ', "arguments": '
+        arguments, cut = yield from _arguments(one, text, name, earlier)
+        if cut:
+            return "length"
+        if (name, arguments) in earlier:
+            return "tool_calls"
+        earlier.append((name, arguments))
+        if not plan.parallel or len(plan.forced or "") == 1 or len(earlier) == CALLS_MAX:
+            return "tool_calls"
+        text += arguments + "}"
+        words = {word: tool for tool in names for word in _name_words(tool)}
+        limit = _MORE_TOKENS if one.left is None else min(_MORE_TOKENS, one.left)
+        if limit <= 0:
+            return "tool_calls"
+        done = yield from one.run(text, silent, limit=limit, stops=list(words))
+        one.spend(done)
+        if done.word not in words or one.spent(done):
+            return "tool_calls"
+        text += done.text + done.word
+        name, written = words[done.word], True
+
+
+def _chosen(text: str, names: list[str]) -> str:
+    name = msgspec.json.decode(text) if _parses(text) else None
+    if name not in names:
+        raise Problem("upstream.nonsense", detail="the grammar of a tool's name had no effect")
+    return str(name)
+
+
+def _arguments(
+    one: Candidate, text: str, name: str, earlier: list[tuple[str, str]]
+) -> Generator[Outbound | Events, Any, tuple[str, bool]]:
+    """The arguments of one call, told while they are made; a later call waits for its end, as small models like to
+    repeat themselves, and a repeated call is dropped. Gives them, and whether the limit cut them."""
+    plan = one.plan
+    slot = len(earlier)
+    opening = ToolCall(slot, plan.call_id(one.index, slot), name, "", one.index)
+    schema = plan.tools[name]
+    if schema is None:
+        if (name, "{}") not in earlier:
+            yield opening, ToolCall(slot, arguments="{}", index=one.index)
+        return "{}", False
+    waiting: list[Event] = [opening]
+
+    def say(part: str, _: list[Probability]) -> Events:
+        waiting.append(ToolCall(slot, arguments=part, index=one.index))
+        if slot:
+            return ()
+        told = tuple(waiting)
+        waiting.clear()
+        return told
+
+    if one.left is not None and one.left <= 0:
+        return "", True
+    done = yield from one.run(text, say, limit=one.left, schema=schema)
+    one.spend(done)
+    if not done.cut and not _parses(done.text):
+        raise Problem("upstream.nonsense", detail="the grammar of a tool's arguments had no effect")
+    if waiting and (name, done.text) not in earlier:
+        yield tuple(waiting)
+    return done.text, done.cut
+
+
+def completion(plan: Plan) -> Flow:
+    """A completion, or the middle between a prompt and its suffix. The middle ends where the model begins to repeat
+    the suffix: small models rarely stop by themselves."""
+    fields = plan.call.fields
+    prompt = fields.get("prompt") or ""
+    if isinstance(prompt, list):
+        prompt = prompt[0] if len(prompt) == 1 else ""
+    if not isinstance(prompt, str):
+        raise Problem("caller.unsupported", "The prompt must be one text.", param="prompt")
+    suffix = fields.get("suffix") or None
+    border = first_line(suffix) if suffix else None
+    meter = Meter()
+    for index in range(plan.n):
+        one = Candidate(plan, index, meter)
+        voice = Voice(one, Text, strip=False)
+        guard = Guard(BLANKS) if border else None
+        stops = plan.stops + ([border] if border else [])
+        run = one.run(prompt, voice, limit=one.left, guard=guard, stops=stops, suffix=suffix)
+        if fields.get("echo"):
+            run = _echoed(run, prompt, index)
+        done = yield from run
+        held = done.held
+        if border and suffix and done.word == border and border not in plan.stops:
+            held = before_suffix(held, suffix)
+        if held:
+            yield voice(held, [])
+        yield _finished(plan, index, "length" if done.cut else "stop", meter)
+
+
+def _echoed(
+    run: Generator[Outbound | Events, Any, Done], prompt: str, index: int
+) -> Generator[Outbound | Events, Any, Done]:
+    """`run` with the prompt said before its first events."""
+    piece = yield next(run)
+    said = False
+    while True:
+        try:
+            step = run.send(piece)
+        except StopIteration as ended:
+            if not said:
+                yield (Text(prompt, index),)
+            return ended.value  # type: ignore[no-any-return]
+        if not said and not isinstance(step, Outbound):
+            said = True
+            step = (Text(prompt, index), *step)
+        piece = yield step

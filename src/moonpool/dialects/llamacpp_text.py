@@ -1,0 +1,108 @@
+"""What in a model's free text is answer, what thinking, what the opening of a tool call?
+
+Rules: pure, incremental: any slicing of a text gives the same result in the end, and what cannot be decided yet is
+held back, never longer than it must be.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+OPEN: Final = "<think>"
+CLOSE: Final = "</think>"
+
+
+def split_overlap(text: str, mark: str) -> int:
+    """How many characters at the end of `text` may be the beginning of `mark`."""
+    for length in range(min(len(text), len(mark) - 1), 0, -1):
+        if mark.startswith(text[-length:]):
+            return length
+    return 0
+
+
+class ThinkSplitter:
+    """Tells the inline `<think>…</think>` of a model that thinks by itself from its answer.
+
+    `feed` and `flush` give (is thinking, text) pairs in order.
+    """
+
+    __slots__ = ("_rest", "thinking")
+
+    def __init__(self, thinking: bool = False) -> None:
+        self.thinking = thinking
+        self._rest = ""
+
+    def feed(self, text: str) -> list[tuple[bool, str]]:
+        parts: list[tuple[bool, str]] = []
+        rest = self._rest + text
+        while True:
+            mark = CLOSE if self.thinking else OPEN
+            before, found, after = rest.partition(mark)
+            if not found:
+                held = split_overlap(rest, mark)
+                self._rest = rest[len(rest) - held :]
+                if len(rest) > held:
+                    parts.append((self.thinking, rest[: len(rest) - held]))
+                return parts
+            if before:
+                parts.append((self.thinking, before))
+            self.thinking = not self.thinking
+            rest = after
+
+    def flush(self) -> list[tuple[bool, str]]:
+        rest, self._rest = self._rest, ""
+        return [(self.thinking, rest)] if rest else []
+
+
+class Guard:
+    """Holds back the end of a text as long as it matches `pattern`, a regular expression that ends in `\\Z`."""
+
+    __slots__ = ("_pattern", "held")
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+        self.held = ""
+
+    def feed(self, text: str) -> str:
+        text = self.held + text
+        found = self._pattern.search(text)
+        cut = found.start() if found else len(text)
+        self.held = text[cut:]
+        return text[:cut]
+
+
+def _beginning(text: str) -> str:
+    """A pattern for any beginning of `text`, the empty one too; a blank in it is any number of blanks."""
+    pattern = ""
+    for character in reversed(text):
+        pattern = r"\s*" + pattern if character == " " else f"(?:{re.escape(character)}{pattern})?"
+    return pattern
+
+
+# How small models dress a tool call: a fence, a tag, a brace, the way tools are listed. Held until a tool's name comes.
+CALL_DRESS: Final = re.compile(
+    r"(?:\s|`{1,3}(?:json|jso|js|j)?|</?[a-z_]{0,20}>?|\[)*"
+    + _beginning('{ "type": "function", "function": { ')
+    + r"\Z"
+)
+BLANKS: Final = re.compile(r"\s+\Z")
+
+
+def before_suffix(held: str, suffix: str) -> str:
+    """The blanks between a filled-in middle and the suffix that the model has begun to repeat.
+
+    The model indents the repeated line as it belongs; the suffix brings its own blanks: what is kept is the
+    difference, so that the line stands where the model meant it to stand.
+    """
+    lead = suffix[: len(suffix) - len(suffix.lstrip())]
+    if "\n" in lead:
+        return ""
+    line_at = held.rfind("\n") + 1
+    return held[: max(line_at, len(held) - len(lead))]
+
+
+def first_line(suffix: str) -> str | None:
+    """The line of a suffix whose return in the middle means that the middle is over; None if it says too little."""
+    line = suffix.strip().partition("\n")[0].strip()
+    return line if len(line) >= 8 else None
