@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
@@ -282,19 +283,27 @@ def _fetch_file(weights: Weights, source: Any, part: Path, progress: Progress, e
             _notes(part).write_bytes(msgspec.json.encode(known))
             _copy(answer, part, known, weights.bytes, progress)
     except urllib.error.URLError as error:
-        raise PullError(f"{error.reason}" if hasattr(error, "reason") else str(error)) from None
+        raise PullError(str(error.reason)) from None
+    except http.client.HTTPException as error:
+        raise PullError(repr(error)) from None
 
 
 def _copy(answer: Any, part: Path, known: _Progress, total: int, progress: Progress) -> None:
     noted_at = time.monotonic()
-    with part.open("ab") as file:
-        while chunk := answer.read(_CHUNK):
-            known.bytes += len(chunk)
-            if known.bytes > total:
-                raise PullError("more came than was promised")
-            file.write(chunk)
-            progress(known.bytes, total, "downloading")
-            if time.monotonic() - noted_at > 1.0:
-                file.flush()
-                _notes(part).write_bytes(msgspec.json.encode(known))
-                noted_at = time.monotonic()
+    try:
+        with part.open("ab") as file:
+            while chunk := answer.read(_CHUNK):
+                known.bytes += len(chunk)
+                if known.bytes > total:
+                    raise PullError("more came than was promised")
+                file.write(chunk)
+                progress(known.bytes, total, "downloading")
+                if time.monotonic() - noted_at > 1.0:
+                    file.flush()
+                    _notes(part).write_bytes(msgspec.json.encode(known))
+                    noted_at = time.monotonic()
+    finally:
+        known.bytes = min(known.bytes, part.stat().st_size)
+        _notes(part).write_bytes(msgspec.json.encode(known))
+    if known.bytes < total:
+        raise PullError(f"it broke off after {known.bytes} of {total} bytes")
