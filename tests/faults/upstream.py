@@ -137,14 +137,16 @@ def chunk(data: bytes) -> bytes:
 class Upstream:
     """An HTTP/1.1 host on 127.0.0.1. `script` makes the steps for each request."""
 
-    def __init__(self, script: Script, *, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, script: Script, *, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.requests: list[Request] = []
         self.connections = 0
         self.open = 0
         self.most = 0
         self.changed = asyncio.Condition()
         self.host = host
-        self.port = 0
+        self.port = port
         self._script = script
         self._context = context
         self._server: asyncio.Server | None = None
@@ -155,7 +157,7 @@ class Upstream:
         return f"{'https' if self._context else 'http'}://{self.host}:{self.port}"
 
     async def __aenter__(self) -> Upstream:
-        self._server = await asyncio.start_server(self._serve, self.host, 0, ssl=self._context, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self._context, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

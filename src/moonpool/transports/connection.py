@@ -32,8 +32,8 @@ _NAMES: Final[dict[bytes, str]] = {}
 _NAMES_MAX: Final = 512
 
 
-class _Nonsense(Exception):
-    """Raised inside the parser's callbacks; the parser hides it, so `Connection._wrong` keeps its text."""
+class _Nonsense(HttpParserError):
+    """Also raised inside the parser's callbacks; the parser hides it there, so `Connection._wrong` keeps its text."""
 
 
 class Connection(asyncio.Protocol):
@@ -151,8 +151,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._done:
-            # A second answer to one request; the first is whole, but this connection is not to be trusted.
-            self._keep = False
+            # The first answer is whole, but what follows is nobody's and the connection not to be trusted.
+            raise self._nonsense("a second answer to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._status:

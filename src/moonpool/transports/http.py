@@ -36,10 +36,9 @@ class HttpTransport:
 
     `connections_max` and `idle_s` (s) hold for each pool: a base URL with a credential. `head_bytes_max`,
     `fields_max`, `body_bytes_max` bound one answer. `proxies` is a mapping such as `os.environ`, of which only
-    the proxy variables are looked at (proxy.py). `context` replaces the system's trust. `resolve` turns names into addresses, which
-    are remembered for `resolve_keep_s`. `now` is a monotonic
-    clock (s); deadlines are looked at every `tick_s` (s), or whenever `tick` is called. `loop` is the running
-    one if None.
+    the proxy variables are looked at (proxy.py). `context` replaces the system's trust. `resolve` turns names
+    into addresses, which are remembered for `resolve_keep_s`. `now` is a monotonic clock (s); deadlines are
+    looked at every `tick_s` (s), and whenever `tick` is called. `loop` is the running one if None.
     """
 
     def __init__(
