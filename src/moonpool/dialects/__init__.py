@@ -1,0 +1,19 @@
+"""WHAT WAS SAID: bytes to meaning and back, in the words of each family of clients and hosts.
+
+A *dialect* is how a family speaks; a *flavour* is a dialect that overrides what differs at one host. Clients' bytes
+become a Call, hosts' bytes become Frames of events, and both go back to bytes; an error becomes a Problem and back.
+The room is pure: no I/O, no clock, no database. A host's name stands in its own file only, and here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from moonpool.dialects.base import Dialect
+from moonpool.dialects.deepseek import DeepSeek
+from moonpool.dialects.openai import OpenAI
+
+DIALECTS: Final[dict[str, Dialect]] = {
+    "openai": OpenAI(),
+    "deepseek": DeepSeek(),
+}

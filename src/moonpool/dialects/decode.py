@@ -1,0 +1,332 @@
+"""What did the host answer? Bytes of the OpenAI family in, frames out, whole answers and streams alike.
+
+Hosts differ, so this file is tolerant in form and strict in substance: missing or null members mean nothing, two
+spellings of the thinking are one event, tool calls are keyed by index, else id, else order, usage that cannot be right
+is not usage; but an answer that broke off, is empty or is no JSON never passes for an answer.
+
+Whether the host streams is seen from the first byte of the body, not from what was asked. Speed: once a text event was
+read in full, the bytes around its text are known, and an event with the same bytes around another JSON string differs
+in that string only. So most events of a stream cost one comparison and one string (`_learn`).
+
+Sources: PROVIDERS 1.4, 1.5, 6 and 7; RELIABILITY 3.6, cases 18 to 27.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from moonpool.dialects.sse import Events, dumps
+from moonpool.dialects.tool_calls import Slots
+from moonpool.dialects.usage import read_usage
+from moonpool.errors import Problem
+from moonpool.words import Event, Failed, Finished, Frame, Headers, Metered, Outbound, Reasoning, Started, Text
+
+BODY_BYTES_MAX: Final = 64 << 20
+CANDIDATES_MAX: Final = 128
+_LESSONS_MAX: Final = 24
+
+ReadProblem = Callable[[int, Headers, bytes], Problem]
+
+
+class _Message(Struct, gc=False):
+    """A delta or a message. Any type is let in, and looked at where it is used."""
+
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: Any = None
+
+
+class _Choice(Struct, gc=False):
+    index: Any = 0
+    delta: _Message | None = None
+    message: _Message | None = None
+    text: Any = None
+    logprobs: Any = None
+    finish_reason: Any = None
+
+
+class _Answer(Struct, gc=False):
+    """A chunk, a whole answer, or an error in one of its forms."""
+
+    id: Any = None
+    object: Any = None
+    created: Any = None
+    model: Any = None
+    system_fingerprint: Any = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    message: Any = None
+    code: Any = None
+
+
+_read_answer: Final = msgspec.json.Decoder(_Answer).decode
+_read_string: Final = msgspec.json.Decoder(str).decode
+_Malformed: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+_Lane = tuple[bytes, bytes, type[Text] | type[Reasoning], int, bool]
+"""The bytes before and after the text of an event, what such an event is and of which candidate, and whether it can
+be handed on as it is."""
+
+_NO_LANE: Final[_Lane] = (b"\n", b"\n", Text, 0, False)  # fits nothing: the data of an event has no newline
+
+
+class Decoder:
+    """A decoder (dialects.base) for one answer. `done` is set when `[DONE]` was seen: nothing more will be read."""
+
+    __slots__ = (
+        "_begun", "_body", "_events", "_failed", "_finished", "_lane", "_lessons", "_odd", "_output", "_read_problem",
+        "_shape", "_slots", "_started", "done", "next",
+    )  # fmt: skip
+
+    def __init__(self, read_problem: ReadProblem) -> None:
+        """`read_problem`: what an error object found inside an answer means (a dialect's `parse_problem`)."""
+        self.next: Outbound | None = None
+        self._read_problem = read_problem
+        self._started = False
+        self._output = False
+        self._failed = False
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
+        self._slots: dict[int, Slots] = {}
+        self.start(200, {})
+
+    def start(self, status: int, headers: Headers) -> None:
+        self.done = False
+        self._shape = ""  # "", until the first byte that is not blank; then "events" or "whole"
+        self._odd = False
+        self._events = Events()
+        self._body = bytearray()
+        self._lane = _NO_LANE
+        self._lessons = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        if self.done or self._failed:
+            return []
+        if not self._shape:
+            data = self._begin(data)
+        if self._shape == "whole":
+            self._body += data
+            if len(self._body) > BODY_BYTES_MAX:
+                self._failed = True
+                raise Problem("upstream.too_large", detail=f"a whole answer of more than {BODY_BYTES_MAX} bytes")
+            return []
+        frames = self._frames(self._events.feed(data))
+        if self._events.broken is not None and not self.done and not self._failed:
+            frames.append(self._fail(self._events.broken))
+        return frames
+
+    def finish(self) -> list[Frame]:
+        if self._failed:
+            return []
+        if not self._shape:
+            raise Problem("upstream.nonsense", detail="the body is empty")
+        if self._shape == "whole":
+            return [self._whole(bytes(self._body).strip(b" \t\r\n"))]
+        frames: list[Frame] = []
+        if not self.done:
+            last = self._events.finish()
+            if last and _is_json(last[0]):
+                frames = self._frames(last)
+        if self._failed or self._is_whole():
+            return frames
+        if self._odd and not self._started:
+            raise Problem("upstream.nonsense", detail="the body is neither JSON nor an event stream")
+        cut = Problem("upstream.cut", detail="the stream ended without a finish_reason")
+        if not frames:
+            raise cut
+        return [*frames, self._fail(cut)]
+
+    def _begin(self, data: bytes) -> bytes:
+        """Pass over blanks (a host's keep-alive) and a byte order mark, then see what comes."""
+        data = data.lstrip(b" \t\r\n\xef\xbb\xbf")
+        if data:
+            self._shape = "whole" if data[:1] in b"{[<" else "events"
+            self._odd = data[:1] not in b":deir"
+        return data
+
+    def _is_whole(self) -> bool:
+        if self.done:
+            return self._output or bool(self._finished)
+        return bool(self._finished) and self._begun <= self._finished
+
+    def _fail(self, problem: Problem) -> Frame:
+        self._failed = True
+        return Frame(b"", (Failed(problem),))
+
+    def _frames(self, values: list[bytes]) -> list[Frame]:
+        frames: list[Frame] = []
+        before, after, kind, index, as_is = self._lane
+        for value in values:
+            if value.startswith(before) and value.endswith(after):
+                try:
+                    text = _read_string(value[len(before) : -len(after)])
+                except _Malformed:
+                    text = ""
+                if text:
+                    frames.append(Frame(b"data: " + value + b"\n\n" if as_is else b"", (kind(text, index),)))
+                    continue
+            frame = self._frame(value)
+            if frame is not None:
+                frames.append(frame)
+                before, after, kind, index, as_is = self._lane
+            if self.done or self._failed:
+                break
+        return frames
+
+    def _frame(self, value: bytes) -> Frame | None:
+        """One event in full. None for the end mark and for what is none of ours."""
+        data = value.strip()
+        if data == b"[DONE]":
+            self.done = True
+            return None
+        if not data or data.startswith(b":"):
+            return None
+        try:
+            answer = _read_answer(data)
+        except _Malformed as error:
+            return self._fail(Problem("upstream.nonsense", detail=f"an event is not JSON of a known shape: {error}"))
+        if _is_error(answer):
+            return self._fail(self._read_problem(200, {}, data))
+        events: list[Event] = []
+        first = not self._started
+        if first:
+            events.append(self._start_event(answer))
+        as_is = True
+        for choice in answer.choices or ():
+            as_is &= self._choice(choice, choice.delta or choice.message, False, events)
+        if answer.usage is not None and (usage := read_usage(answer.usage)) is not None:
+            events.append(Metered(usage))
+        if self._is_busy(events):
+            return self._fail(Problem("upstream.busy", detail="insufficient_system_resource before any output"))
+        if len(events) == 1 and type(events[0]) in (Text, Reasoning) and self._lessons < _LESSONS_MAX:
+            self._learn(value, events[0], as_is)
+        return Frame(b"data: " + value + b"\n\n" if as_is else b"", tuple(events))
+
+    def _whole(self, body: bytes) -> Frame:
+        self.done = True
+        try:
+            answer = _read_answer(body)
+        except _Malformed as error:
+            kind = "HTML" if body.startswith(b"<") else "not JSON of a known shape"
+            raise Problem("upstream.nonsense", detail=f"the body is {kind}: {error}") from None
+        if _is_error(answer):
+            return self._fail(self._read_problem(200, {}, body))
+        if not answer.choices:
+            raise Problem("upstream.nonsense", detail="an answer without choices")
+        events = [self._start_event(answer)]
+        as_is = True
+        for choice in answer.choices:
+            as_is &= self._choice(choice, choice.message or choice.delta, True, events)
+        if answer.usage is not None and (usage := read_usage(answer.usage)) is not None:
+            events.append(Metered(usage))
+        if self._is_busy(events):
+            return self._fail(Problem("upstream.busy", detail="insufficient_system_resource before any output"))
+        return Frame(body if as_is else b"", tuple(events))
+
+    def _start_event(self, answer: _Answer) -> Event:
+        self._started = True
+        return Started(
+            _text(answer.id), _text(answer.model), answer.created if type(answer.created) is int else None,
+            _text(answer.system_fingerprint),
+        )  # fmt: skip
+
+    def _choice(self, choice: _Choice, message: _Message | None, whole: bool, events: list[Event]) -> bool:
+        """Add the events of one choice. False when its bytes do not say it in the client's spelling."""
+        index = choice.index
+        if type(index) is not int or not 0 <= index < CANDIDATES_MAX:
+            index = 0
+        self._begun.add(index)
+        as_is = True
+        logprobs = choice.logprobs
+        if message is not None:
+            content = message.content
+            if type(content) is list:
+                content = _parts_text(content)
+                as_is = False
+            reasoning = message.reasoning_content
+            if reasoning is None and type(message.reasoning) is str:
+                reasoning = message.reasoning
+                as_is = False
+            if type(reasoning) is str and (reasoning or whole or content is None):
+                self._output |= bool(reasoning)
+                events.append(Reasoning(reasoning, index, None if content else logprobs))
+            if type(content) is str and content:
+                self._output = True
+                events.append(Text(content, index, logprobs))
+            if message.tool_calls:
+                self._output = True
+                events += self._slots.setdefault(index, Slots(index)).read(message.tool_calls)
+        if type(choice.text) is str and choice.text:
+            self._output = True
+            events.append(Text(choice.text, index, logprobs))
+        reason = choice.finish_reason
+        if type(reason) is str and reason and index not in self._finished:
+            self._finished.add(index)
+            events.append(Finished(reason, index))
+        return as_is
+
+    def _is_busy(self, events: list[Event]) -> bool:
+        """A host that gave up before it began (PROVIDERS 1.4): another may still answer."""
+        return not self._output and any(
+            type(event) is Finished and event.reason == "insufficient_system_resource" for event in events
+        )
+
+    def _learn(self, value: bytes, event: Event, as_is: bool) -> None:
+        """Remember what stands around this event's text, if another text in its place is read as that text."""
+        self._lessons += 1
+        assert isinstance(event, Text | Reasoning)
+        literal = dumps(event.text)
+        if event.logprobs is not None or value.count(literal) != 1:
+            return
+        at = value.index(literal)
+        before, after = value[:at], value[at + len(literal) :]
+        probe = "probe \n"
+        try:
+            answer = _read_answer(before + dumps(probe) + after)
+        except _Malformed:
+            return
+        if answer.choices is None or len(answer.choices) != 1:
+            return
+        choice = answer.choices[0]
+        message = choice.delta or choice.message or _Message()
+        if type(event) is Text:
+            seen = choice.text if message.content is None else message.content
+        else:
+            seen = message.reasoning if message.reasoning_content is None else message.reasoning_content
+        if seen == probe:
+            self._lane = (before, after, type(event), event.index, as_is)
+
+
+def _text(value: Any) -> str | None:
+    return value if type(value) is str and value else None
+
+
+def _parts_text(parts: list[Any]) -> str:
+    texts = [part.get("text") for part in parts if type(part) is dict]
+    return "".join(text for text in texts if type(text) is str)
+
+
+def _is_error(answer: _Answer) -> bool:
+    if answer.error:
+        return True
+    return not answer.choices and answer.usage is None and (
+        answer.object == "error" or (type(answer.message) is str and answer.code is not None)
+    )  # fmt: skip
+
+
+def _is_json(value: bytes) -> bool:
+    data = value.strip()
+    if data == b"[DONE]":
+        return True
+    try:
+        _read_answer(data)
+    except _Malformed:
+        return False
+    return True

@@ -1,0 +1,361 @@
+"""What does the client read? Frames in, bytes out, in DeepSeek's live shapes: whole answers and streams.
+
+A frame's own bytes are handed on where they can be (`verbatim`), so that unknown fields survive; else the bytes are
+built from its events. Either way a client sees one order: role, thinking, answer, tool calls, then one last chunk with
+`finish_reason` and usage on it, then `[DONE]`. A host that says its usage elsewhere is brought into that form, which
+is why the last chunk waits until usage, another chunk or the end has come.
+
+Whether the client streams is the call's; whether the host did does not matter here. Sources: PROVIDERS 1.4, 1.5, 6.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from moonpool.dialects.base import Encoder, Identity
+from moonpool.dialects.chunks import Chunks, Names, tool_call_id
+from moonpool.dialects.sse import DONE, dumps, event, safe
+from moonpool.dialects.usage import write_usage
+from moonpool.words import (
+    CHAT,
+    Call,
+    Failed,
+    Finished,
+    Frame,
+    Metered,
+    Operation,
+    Reasoning,
+    Started,
+    Text,
+    ToolCall,
+    Usage,
+)
+
+_NULL_USAGE: Final = b',"usage":null}\n\n'
+_read: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def make_encoder(call: Call, identity: Identity, verbatim: bool, switches: dict[str, str]) -> Encoder:
+    if not call.stream:
+        return _Whole(call.operation, identity, verbatim)
+    apart = call.include_usage and switches.get("usage") == "chunk"
+    return _Stream(call.operation, identity, verbatim, call.include_usage, apart)
+
+
+def _names(identity: Identity, started: Started | None, verbatim: bool) -> Names:
+    """What the answer is called: by the host where its own bytes are handed on, by us otherwise."""
+    if started is None:
+        return Names(identity.id, identity.created, identity.model, identity.fingerprint)
+    fingerprint = identity.fingerprint if identity.fingerprint is not None else started.fingerprint
+    if not verbatim:
+        return Names(identity.id, identity.created, identity.model, fingerprint)
+    return Names(
+        started.id or identity.id,
+        started.created if started.created is not None else identity.created,
+        started.model or identity.model,
+        started.fingerprint if started.fingerprint is not None else identity.fingerprint,
+    )
+
+
+class _Stream:
+    """An encoder (dialects.base) for a client that reads events.
+
+    `apart`: the client wants OpenAI's form, usage in a chunk of its own after the last one.
+    """
+
+    __slots__ = (
+        "_apart", "_chunks", "_finished", "_held", "_identity", "_include", "_operation", "_sent", "_thinking",
+        "_usage", "_usage_sent", "_verbatim",
+    )  # fmt: skip
+
+    def __init__(self, operation: Operation, identity: Identity, verbatim: bool, include: bool, apart: bool) -> None:
+        self._operation = operation
+        self._identity = identity
+        self._verbatim = verbatim
+        self._include = include
+        self._apart = apart
+        self._chunks: Chunks | None = None
+        self._sent = False  # whether bytes of the host's own went out
+        self._thinking = False
+        self._finished = False
+        self._held: bytes | Finished | None = None  # the last chunk, waiting for its usage: as bytes or to be built
+        self._usage: Usage | None = None
+        self._usage_sent = False
+
+    def feed(self, frame: Frame) -> bytes:
+        raw = frame.raw
+        if self._verbatim and raw:
+            events = frame.events
+            if len(events) == 1 and self._held is None:
+                kind = type(events[0])
+                if kind is Text or kind is Reasoning or kind is ToolCall:
+                    if kind is Reasoning:
+                        self._thinking = True
+                    self._sent = True
+                    if not self._include and raw.endswith(_NULL_USAGE):
+                        raw = raw[: -len(_NULL_USAGE)] + b"}\n\n"
+                    return raw if raw.isascii() else safe(raw)
+            if raw.startswith(b"data: "):
+                return self._hand_on(frame)
+            if raw.startswith((b":", b"data:")):
+                return b""
+            self._start(frame)
+            self._verbatim = False  # the host answered as a whole
+        return self._build(frame)
+
+    def finish(self) -> bytes:
+        chunks = self._chunks or self._start(None)
+        out = self._release(self._usage)
+        if not self._finished:
+            # The host said [DONE] without a finish_reason; clients wait for one.
+            out += chunks.finish("stop", 0, None if self._apart else self._usage)
+        if self._apart and self._usage is not None and not self._usage_sent:
+            out += chunks.usage_only(self._usage)
+        return out + DONE
+
+    def _start(self, frame: Frame | None) -> Chunks:
+        """Names are settled with the first frame."""
+        if self._chunks is None:
+            first = frame.events[0] if frame is not None and frame.events else None
+            started = first if type(first) is Started else None
+            names = _names(self._identity, started, self._verbatim)
+            self._chunks = Chunks(self._operation, names, self._include)
+        return self._chunks
+
+    def _hand_on(self, frame: Frame) -> bytes:
+        """A frame's own bytes, with the usage moved to where it belongs."""
+        chunks = self._start(frame)
+        raw, events = frame.raw, frame.events
+        if not events and raw.startswith(DONE):
+            return b""
+        usage: Usage | None = None
+        finished = says = False
+        for piece in events:
+            kind = type(piece)
+            if kind is Metered:
+                usage = piece.usage  # type: ignore[union-attr]
+            elif kind is Finished:
+                finished = True
+            elif kind is not Started:
+                says = True
+                self._thinking |= kind is Reasoning
+        if usage is not None:
+            self._usage = usage
+            if not finished and not says and len(events) == 1:
+                return self._meter(raw)
+        out = self._release(None) if events else b""
+        if not self._sent:
+            self._sent = True
+            chunks.role_was_sent()
+        if finished:
+            self._finished = True
+            if usage is not None and not self._apart:
+                self._usage_sent = True
+                return out + safe(raw)
+            raw = self._with_usage(raw, None) if usage is not None else raw
+            if self._apart:
+                return out + safe(raw)
+            self._held = raw
+            return out
+        if usage is not None or (not self._include and raw.endswith(_NULL_USAGE)):
+            raw = self._with_usage(raw, None)
+        return out + safe(raw)
+
+    def _meter(self, raw: bytes) -> bytes:
+        """A chunk that says nothing but the usage: it goes onto the last chunk, or on its own where that was asked."""
+        if self._apart:
+            if not self._finished or self._usage_sent:
+                return b""
+            self._usage_sent = True
+            return safe(raw)
+        return self._release(self._usage) if self._held is not None else b""
+
+    def _release(self, usage: Usage | None) -> bytes:
+        """The last chunk, with `usage` on it if that is known."""
+        held, self._held = self._held, None
+        if held is None:
+            return b""
+        self._usage_sent |= usage is not None
+        if type(held) is Finished:
+            assert self._chunks is not None
+            return self._chunks.finish(held.reason, held.index, usage)
+        assert type(held) is bytes
+        return safe(self._with_usage(held, usage))
+
+    def _with_usage(self, raw: bytes, usage: Usage | None) -> bytes:
+        """The host's own chunk with another `usage`; without one, the member is null or absent as was asked."""
+        if usage is None and not self._include and raw.endswith(_NULL_USAGE):
+            return raw[: -len(_NULL_USAGE)] + b"}\n\n"
+        value = _read(raw[6:])
+        value.pop("usage", None)
+        if usage is not None:
+            value["usage"] = write_usage(usage, self._thinking)
+        elif self._include:
+            value["usage"] = None
+        return event(value)
+
+    def _build(self, frame: Frame) -> bytes:
+        chunks = self._start(frame)
+        out = []
+        metered = False
+        for piece in frame.events:
+            kind = type(piece)
+            if kind is Text:
+                out.append(self._release(None) if self._held is not None else b"")
+                out.append(chunks.text(piece))  # type: ignore[arg-type]
+            elif kind is Reasoning:
+                out.append(self._release(None))
+                out.append(chunks.reasoning(piece))  # type: ignore[arg-type]
+            elif kind is ToolCall:
+                out.append(self._release(None))
+                out.append(chunks.tool_call(piece))  # type: ignore[arg-type]
+            elif kind is Metered:
+                self._usage = piece.usage  # type: ignore[union-attr]
+                metered = True
+            elif kind is Finished:
+                out.append(self._release(None))
+                self._finished = True
+                self._held = piece  # type: ignore[assignment]
+        if self._held is not None and (metered or self._apart):
+            out.append(self._release(None if self._apart else self._usage))
+        return b"".join(out)
+
+
+class _Candidate(Struct):
+    """What one candidate has said so far. `reasoning` None: nothing was thought."""
+
+    content: list[str]
+    reasoning: list[str] | None = None
+    tool_calls: list[list[str]] = []
+    logprobs: Any = None
+    reason: str = ""
+
+
+class _Whole:
+    """An encoder (dialects.base) for a client that reads one JSON body."""
+
+    __slots__ = ("_body", "_candidates", "_frames", "_identity", "_operation", "_started", "_usage", "_verbatim")
+
+    def __init__(self, operation: Operation, identity: Identity, verbatim: bool) -> None:
+        self._operation = operation
+        self._identity = identity
+        self._verbatim = verbatim
+        self._candidates: dict[int, _Candidate] = {}
+        self._started: Started | None = None
+        self._usage: Usage | None = None
+        self._body = b""
+        self._frames = 0
+
+    def feed(self, frame: Frame) -> bytes:
+        events = frame.events
+        if self._verbatim and not self._frames and frame.raw and not frame.raw.startswith((b"data:", b":")):
+            self._body = frame.raw
+        elif self._body and any(type(piece) is not Metered for piece in events):
+            self._body = b""
+        self._frames += 1
+        for piece in events:
+            kind = type(piece)
+            if kind is Started:
+                self._started = self._started or piece  # type: ignore[assignment]
+            elif kind is Metered:
+                self._usage = piece.usage  # type: ignore[union-attr]
+                if self._frames > 1 and self._body:
+                    self._body = self._metered_body()
+            elif kind is not Failed:
+                self._add(piece)  # type: ignore[arg-type]
+        return b""
+
+    def finish(self) -> bytes:
+        if self._body:
+            return self._body
+        chat = self._operation == CHAT
+        names = _names(self._identity, self._started, self._verbatim)
+        choices = [
+            self._chat_choice(index, said) if chat else _completion_choice(index, said)
+            for index, said in sorted((self._candidates or {0: _Candidate([])}).items())
+        ]
+        usage = None if self._usage is None else write_usage(self._usage, self._has_thought())
+        return dumps(
+            {
+                "id": names.id,
+                "object": "chat.completion" if chat else "text_completion",
+                "created": names.created,
+                "model": names.model,
+                "choices": choices,
+                "usage": usage,
+                "system_fingerprint": names.fingerprint,
+            }
+        )
+
+    def _has_thought(self) -> bool:
+        return any(said.reasoning is not None for said in self._candidates.values())
+
+    def _metered_body(self) -> bytes:
+        """The host's own body with a usage that was found out afterwards."""
+        assert self._usage is not None
+        return dumps({**_read(self._body), "usage": write_usage(self._usage, self._has_thought())})
+
+    def _add(self, piece: Text | Reasoning | ToolCall | Finished) -> None:
+        said = self._candidates.get(piece.index)
+        if said is None:
+            said = self._candidates[piece.index] = _Candidate([])
+        if type(piece) is Text:
+            said.content.append(piece.text)
+            said.logprobs = _joined(said.logprobs, piece.logprobs)
+        elif type(piece) is Reasoning:
+            if said.reasoning is None:
+                said.reasoning = []
+            said.reasoning.append(piece.text)
+            said.logprobs = _joined(said.logprobs, piece.logprobs)
+        elif type(piece) is Finished:
+            said.reason = piece.reason
+        elif type(piece) is ToolCall:
+            calls = said.tool_calls
+            while len(calls) <= piece.slot:
+                calls.append(["", "", ""])
+            call = calls[piece.slot]
+            call[0] = call[0] or piece.id or ""
+            call[1] = call[1] or piece.name or ""
+            call[2] += piece.arguments
+
+    def _chat_choice(self, index: int, said: _Candidate) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(said.content)}
+        if said.reasoning is not None:
+            message["reasoning_content"] = "".join(said.reasoning)
+        if said.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "index": slot,
+                    "id": call_id or tool_call_id(self._identity.id, slot),
+                    "type": "function",
+                    "function": {"name": name, "arguments": arguments},
+                }
+                for slot, (call_id, name, arguments) in enumerate(said.tool_calls)
+            ]
+        reason = said.reason or ("tool_calls" if said.tool_calls else "stop")
+        return {"index": index, "message": message, "logprobs": said.logprobs, "finish_reason": reason}
+
+
+def _completion_choice(index: int, said: _Candidate) -> dict[str, Any]:
+    return {
+        "text": "".join(said.content),
+        "index": index,
+        "logprobs": said.logprobs,
+        "finish_reason": said.reason or "stop",
+    }
+
+
+def _joined(logprobs: Any, more: Any) -> Any:
+    """Log probabilities of one candidate: lists are joined, member by member."""
+    if logprobs is None or more is None:
+        return more if logprobs is None else logprobs
+    if type(logprobs) is not dict or type(more) is not dict:
+        return more
+    joined = dict(logprobs)
+    for name, value in more.items():
+        before = joined.get(name)
+        joined[name] = before + value if type(before) is list and type(value) is list else (value or before)
+    return joined

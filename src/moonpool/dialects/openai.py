@@ -1,0 +1,59 @@
+"""The family's plain flavour: hosts that speak OpenAI's Chat Completions and legacy Completions, and no more.
+
+A flavour overrides what differs: where a request goes (`_path`), what its error texts mean (`texts`), which tools the
+service executes itself (`grammar`). Everything else is the family's: request.py, decode.py, encode.py, problems.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from moonpool.dialects import problems
+from moonpool.dialects.base import Decoder, Encoder, Identity
+from moonpool.dialects.decode import Decoder as FamilyDecoder
+from moonpool.dialects.encode import make_encoder
+from moonpool.dialects.request import Grammar
+from moonpool.dialects.sse import dumps
+from moonpool.errors import Problem
+from moonpool.words import CHAT, Call, Headers, Operation, Outbound, Target
+
+
+class OpenAI:
+    """A dialect (dialects.base). Options of a target or its host: `drop`, a list of fields that are never sent."""
+
+    name: str = "openai"
+    family: str = "openai"
+    grammar: ClassVar[Grammar] = Grammar()
+    texts: ClassVar[tuple[tuple[str, str], ...]] = (("maximum context length", "caller.too_long"),)
+
+    def parse_call(self, operation: Operation, raw: bytes, call_id: str) -> Call:
+        return self.grammar.parse(operation, raw, call_id)
+
+    def render_call(self, call: Call, target: Target) -> Outbound:
+        """The fields again, under the host's own name for the model. A stream always asks for its usage."""
+        body = {**call.fields, "model": target.model}
+        if call.stream:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        for name in option(target, "drop", ()):
+            body.pop(name, None)
+        return Outbound(self._path(call, target), dumps(body), stream=call.stream)
+
+    def _path(self, call: Call, target: Target) -> str:
+        return "/chat/completions" if call.operation == CHAT else "/completions"
+
+    def decoder(self, call: Call, target: Target) -> Decoder:
+        return FamilyDecoder(self.parse_problem)
+
+    def encoder(self, call: Call, identity: Identity, verbatim: bool, switches: dict[str, str]) -> Encoder:
+        return make_encoder(call, identity, verbatim, switches)
+
+    def parse_problem(self, status: int, headers: Headers, body: bytes) -> Problem:
+        return problems.read_problem(status, headers, body, self.texts)
+
+    def render_problem(self, problem: Problem, *, in_stream: bool) -> bytes:
+        return problems.render_problem(problem, in_stream=in_stream)
+
+
+def option(target: Target, name: str, default: Any) -> Any:
+    """An option of the target, else of its host."""
+    return target.options.get(name, target.host.options.get(name, default))

@@ -1,0 +1,56 @@
+"""How do tokens stand on the wire? Five numbers of ours, eight of theirs, both ways.
+
+A usage that cannot be right (negative, no integer, beyond any context, hits above the prompt) is none: the relay then
+counts itself. Shapes: PROVIDERS 1.4; hosts without cache fields: section 7; absurd values: RELIABILITY case 20.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeGuard
+
+from moonpool.words import Usage
+
+TOKENS_MAX: Final = 100_000_000
+
+
+def read_usage(value: Any) -> Usage | None:
+    if type(value) is not dict:
+        return None
+    details: Any = value.get("prompt_tokens_details")
+    hit: Any = value.get("prompt_cache_hit_tokens")
+    if hit is None:
+        hit = details.get("cached_tokens") if type(details) is dict else None
+    if hit is None:
+        hit = 0
+    prompt: Any = value.get("prompt_tokens")
+    miss: Any = value.get("prompt_cache_miss_tokens")
+    if prompt is None and _is_count(hit) and _is_count(miss):
+        prompt = hit + miss
+    completion: Any = value.get("completion_tokens")
+    details = value.get("completion_tokens_details")
+    reasoning: Any = details.get("reasoning_tokens") if type(details) is dict else None
+    if reasoning is None:
+        reasoning = 0
+    if not (_is_count(prompt) and _is_count(hit) and _is_count(completion) and _is_count(reasoning)) or hit > prompt:
+        return None
+    return Usage(prompt - hit, hit, completion, min(reasoning, completion))
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= TOKENS_MAX
+
+
+def write_usage(usage: Usage, thinking: bool) -> dict[str, Any]:
+    """DeepSeek's own members in its own order; those of the thinking only where there was some."""
+    prompt = usage.prompt_hit + usage.prompt_miss
+    value: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": usage.completion,
+        "total_tokens": prompt + usage.completion,
+        "prompt_tokens_details": {"cached_tokens": usage.prompt_hit},
+    }
+    if thinking or usage.reasoning:
+        value["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
+    value["prompt_cache_hit_tokens"] = usage.prompt_hit
+    value["prompt_cache_miss_tokens"] = usage.prompt_miss
+    return value
