@@ -143,6 +143,8 @@ class Exchange:
         connection = self._connection
         if connection is None or not data or self._bodyless:
             return
+        if not self._started:
+            raise RuntimeError("this answer was not started")
         connection.send(data if self._http10 else b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:

@@ -200,6 +200,7 @@ class Connection(asyncio.Protocol):
     def _run(self, buffer: bytes | bytearray) -> None:
         """Serve the requests in `buffer`, in order, until one is not whole, or its answer takes time."""
         self._running = True
+        self._buffer = b""
         start = 0
         try:
             while start < len(buffer) and self._exchange is None and not self.paused and not self._state:
@@ -298,19 +299,21 @@ class Connection(asyncio.Protocol):
                 Arrival(request_id, method, head.path, head.query, head.headers, body, self._peer, hub.clock()),
                 exchange,
             )
-        except Problem as problem:
-            exchange.whole(problem.status, "application/json", retry_after(problem), hub.render(problem))
         except Exception as error:
-            self._fault(error, exchange)
+            self._failed(error, exchange)
 
-    def _fault(self, error: Exception, exchange: Exchange) -> None:
+    def _failed(self, error: Exception, exchange: Exchange) -> None:
         hub = self._hub
-        hub.counters.faults += 1
-        hub.fault(error, exchange.id)
+        if isinstance(error, Problem):
+            problem = error
+        else:
+            problem = Problem("platform.fault")
+            hub.counters.faults += 1
+            hub.fault(error, exchange.id)
         if exchange.started:
             exchange.cut()
         else:
-            exchange.whole(500, "application/json", [], hub.render(Problem("platform.fault")))
+            exchange.whole(problem.status, "application/json", retry_after(problem), hub.render(problem))
 
     # Writing: what an exchange asks for.
 
@@ -325,8 +328,12 @@ class Connection(asyncio.Protocol):
     def finished(self, close: bool) -> None:
         """The answer is complete."""
         self._exchange = None
-        if close or (self._half_closed and not self._buffer):
-            self._linger() if self._buffer else self._close()
+        if close:
+            # The client may not know yet that we stop, and have sent more.
+            self._linger() if self._hub.draining else self._close()
+            return
+        if self._half_closed and not self._buffer and not self._running:
+            self._close()
             return
         self._idle = True
         if not self.paused:
