@@ -1,0 +1,318 @@
+"""What an operator can set: one frozen record, read once at start from `moonpool.toml`, the environment and the
+command line. Each field carries its own help, bound and default; docs/reference/settings.md is generated from here.
+
+A key that is no setting is refused with the file, the key and the nearest name there is. `[hosts.*]` and
+`[models.*]` are handed to the catalogue as they stand. Sources: DESIGN 8 (names other people's scripts rely on),
+RELIABILITY 3.4, 3.6 and 3.10 (limits, deadlines, what to refuse at start).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+CONFIG_NAME: Final = "moonpool.toml"
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used. `file` may be "" (environment, command line), `key` is dotted."""
+
+    def __init__(self, file: str, key: str, sentence: str) -> None:
+        self.file = file
+        self.key = key
+        self.sentence = sentence
+        super().__init__(": ".join(part for part in (file, key, sentence) if part))
+
+
+def _of(help_text: str, **bounds: float) -> Meta:
+    return Meta(description=help_text, **bounds)  # type: ignore[arg-type]
+
+
+class Edge(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one client connection may use."""
+
+    head_s: Annotated[float, _of("Seconds a client has for the head of a request.", gt=0)] = 10.0
+    body_s: Annotated[float, _of("Seconds a client has for the body of a request.", gt=0)] = 30.0
+    idle_s: Annotated[float, _of("Seconds a connection may wait for its next request.", gt=0)] = 75.0
+    stall_s: Annotated[float, _of("Seconds a client may take nothing while an answer waits for it.", gt=0)] = 30.0
+    drain_s: Annotated[float, _of("Seconds running answers have to end when the server stops.", ge=0)] = 30.0
+    body_bytes_max: Annotated[int, _of("Largest body of a request, in bytes.", ge=1024)] = 4 * 1024 * 1024
+    high_water_bytes: Annotated[
+        int, _of("Bytes that may wait for a client before the host is read no further.", ge=4096)
+    ] = 32 * 1024
+    connections_max: Annotated[
+        int, _of("Client connections at once; 0 takes half of the process's descriptors.", ge=0)
+    ] = 0
+
+
+class Streams(Struct, frozen=True, forbid_unknown_fields=True):
+    """How streamed answers behave where a key says nothing else."""
+
+    keepalive_s: Annotated[
+        int, _of("Seconds of silence after which a client gets a comment, or a blank line; 0 for never.", ge=0)
+    ] = 10
+
+
+class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long hosts may take and how much they may send; a host's row may say otherwise for the first four."""
+
+    connect_s: Annotated[float, _of("Seconds to connect to a host, TLS included.", gt=0)] = 5.0
+    first_s: Annotated[float, _of("Seconds until a host sends the first content of an answer.", gt=0)] = 600.0
+    gap_s: Annotated[float, _of("Seconds of silence allowed within an answer.", gt=0)] = 60.0
+    total_s: Annotated[float, _of("Seconds a whole answer may take.", gt=0)] = 3600.0
+    idle_s: Annotated[float, _of("Seconds an unused connection to a host is kept.", gt=0)] = 30.0
+    connections_max: Annotated[int, _of("Connections to one host at once.", ge=1)] = 4096
+    head_bytes_max: Annotated[int, _of("Largest head of a host's answer, in bytes.", ge=1024)] = 65536
+    body_bytes_max: Annotated[int, _of("Largest body of a host's answer, in bytes.", ge=65536)] = 64 * 1024 * 1024
+
+
+class Embedded(Struct, frozen=True, forbid_unknown_fields=True):
+    """The model that Moonpool brings along."""
+
+    enabled: Annotated[bool, _of("Whether the embedded model runs.")] = True
+    model: Annotated[
+        str, _of("A row of the catalogue's weights, or the path of a GGUF file of your own; empty for the first row.")
+    ] = ""
+    context: Annotated[int, _of("Tokens of context for each request.", ge=512)] = 8192
+    parallel: Annotated[int, _of("Requests that run at once; more wait.", ge=1, le=64)] = 4
+    threads: Annotated[int, _of("Threads that compute; 0 for one per core.", ge=0, le=256)] = 0
+    thinking_budget_tokens: Annotated[int, _of("Most tokens of thinking at effort high.", ge=16)] = 512
+    thinks: Annotated[
+        Literal["auto", "yes", "no"], _of("Whether a GGUF of your own thinks by itself; auto asks its template.")
+    ] = "auto"
+    start_s: Annotated[float, _of("Seconds the model has to load.", gt=0)] = 120.0
+
+
+class Log(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written to standard error."""
+
+    requests: Annotated[bool, _of("Whether each request leaves a line.")] = True
+
+
+class Declared(Struct, frozen=True, forbid_unknown_fields=True):
+    """An account that the file declares rather than somebody clicks."""
+
+    name: Annotated[str, _of("Name of the account.", min_length=1, max_length=100)]
+    keys: Annotated[list[str], _of("Its API keys: literals, env:NAME or file:/path.")] = []
+    post_paid: Annotated[bool, _of("Whether it may use more than its funds and pays afterwards.")] = False
+    concurrency: Annotated[int, _of("Requests at once, over all of its keys.", ge=1)] = 100
+
+    def secrets(self, environ: Mapping[str, str]) -> list[str]:
+        """The keys themselves. Raises ConfigError for one that is not there."""
+        return [secret(text, environ, f"accounts.{self.name}.keys") for text in self.keys]
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set. `hosts` and `models` overlay the catalogue's rows."""
+
+    home: Annotated[str, _of("Folder that holds all state. MOONPOOL_HOME says so too.")] = ""
+    host: Annotated[str, _of("Address to listen on.", min_length=1)] = "127.0.0.1"
+    port: Annotated[int, _of("Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 8787
+    workers: Annotated[int, _of("Processes that serve. SQLite serves one.", ge=1)] = 1
+    store: Annotated[str, _of("Where accounts, keys and the ledger are kept; a path is relative to home.")] = (
+        "sqlite:///moonpool.db"
+    )
+    limits: Annotated[str, _of("Where limits are kept.")] = "memory://"
+    edge: Edge = Edge()
+    streams: Streams = Streams()
+    upstream: Upstream = Upstream()
+    embedded: Embedded = Embedded()
+    log: Log = Log()
+    accounts: list[Declared] = []
+    hosts: dict[str, dict[str, Any]] = {}
+    models: dict[str, dict[str, Any]] = {}
+    file: Annotated[str, _of("The file these settings were read from; set by the loader.")] = ""
+
+    def home_path(self) -> Path:
+        return Path(self.home).expanduser()
+
+    def store_path(self) -> Path:
+        """The database file. `sqlite:///name` is relative to home, `sqlite:////abs` is absolute."""
+        return self.home_path() / self.store.removeprefix("sqlite:///")
+
+    def socket_path(self) -> Path:
+        return self.home_path() / "admin.sock"
+
+    def weights_path(self) -> Path:
+        return self.home_path() / "weights"
+
+
+def default_home(environ: Mapping[str, str]) -> str:
+    """MOONPOOL_HOME, else the folder the XDG base directory specification gives for data."""
+    data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".local" / "share")
+    return environ.get("MOONPOOL_HOME") or str(Path(data) / "moonpool")
+
+
+def load(path: str | Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
+    """Read the file (None: `moonpool.toml` in the working folder or in home, if there is one), then `overrides`:
+    dotted names to values, None for not given. Raises ConfigError."""
+    home = overrides.get("home") or default_home(environ)
+    file = _find(path, Path(str(home)))
+    table: dict[str, Any] = {}
+    if file is not None:
+        try:
+            table = tomllib.loads(file.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(str(file), "", f"cannot be read ({error.strerror}).") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(str(file), "", f"is not TOML: {error}.") from None
+    name = str(file or "")
+    _known(table, Settings, name, "")
+    for key, value in overrides.items():
+        if value is not None:
+            _put(table, key, value)
+    table.setdefault("home", str(home))
+    table["file"] = name
+    try:
+        settings = msgspec.convert(table, Settings)
+    except msgspec.ValidationError as error:
+        sentence, _, where = str(error).partition(" - at `$")
+        raise ConfigError(name, where.strip("`.") or "", f"{sentence}.") from None
+    _sound(settings)
+    return settings
+
+
+def secret(text: str, environ: Mapping[str, str], key: str) -> str:
+    """A secret that is given as itself, as `env:NAME` or as `file:/path`. Raises ConfigError when it is not there,
+    is empty, or lies in a file that others may read."""
+    kind, _, rest = text.partition(":")
+    if kind == "env":
+        value = environ.get(rest, "")
+        if not value:
+            raise ConfigError("", key, f"the environment has no {rest}.")
+        return value
+    if kind == "file" and rest.startswith("/"):
+        try:
+            if stat.S_IMODE(os.stat(rest).st_mode) & 0o007:
+                raise ConfigError("", key, f"{rest} can be read by everybody: chmod 600 it.")
+            value = Path(rest).read_text("utf-8").strip()
+        except OSError as error:
+            raise ConfigError("", key, f"{rest} cannot be read ({error.strerror}).") from None
+        if not value:
+            raise ConfigError("", key, f"{rest} is empty.")
+        return value
+    if not text:
+        raise ConfigError("", key, "is empty.")
+    return text
+
+
+def masked(text: str) -> str:
+    """How a secret is shown: where it comes from, or its last four characters at most."""
+    if text.startswith(("env:", "file:/")):
+        return text
+    return f"****{text[-4:]}" if len(text) >= 12 else "****"
+
+
+class Described(Struct, frozen=True):
+    """A row of the settings page. `bounds` and `default` as a person writes them."""
+
+    path: str
+    type: str
+    default: str
+    bounds: str
+    help: str
+
+
+def describe() -> list[Described]:
+    """All settings, in the order of the record, for the reference page."""
+    rows: list[Described] = []
+    _describe(Settings, "", rows)
+    return [row for row in rows if row.path != "file"]
+
+
+def _describe(record: type[Struct], prefix: str, rows: list[Described]) -> None:
+    hints = typing.get_type_hints(record, include_extras=True)
+    for field in msgspec.structs.fields(record):
+        hint = hints[field.name]
+        path = f"{prefix}{field.name}"
+        if isinstance(hint, type) and issubclass(hint, Struct):
+            _describe(hint, f"{path}.", rows)
+        elif field.name == "accounts":
+            _describe(Declared, "accounts[].", rows)
+        elif path in {"hosts", "models"}:
+            rows.append(Described(f"{path}.NAME", "table", "", "", "Overlays a row of the catalogue, or adds one."))
+        else:
+            base, *metas = typing.get_args(hint)
+            meta = next(m for m in metas if isinstance(m, Meta))
+            bounds = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+            said = ", ".join(
+                f"{sign} {getattr(meta, name)}" for name, sign in bounds.items() if getattr(meta, name) is not None
+            )
+            default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory
+            shown = (
+                "required"
+                if default is msgspec.NODEFAULT
+                else msgspec.json.encode(default() if callable(default) else default).decode()
+            )
+            rows.append(Described(path, _type_name(base), shown, said, str(meta.description)))
+
+
+def _type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(f'"{value}"' for value in typing.get_args(kind))
+    return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(kind, "list of text")
+
+
+def _find(path: str | Path | None, home: Path) -> Path | None:
+    if path is not None:
+        return Path(path)
+    for folder in (Path.cwd(), home):
+        if (folder / CONFIG_NAME).is_file():
+            return folder / CONFIG_NAME
+    return None
+
+
+def _known(table: Mapping[str, Any], record: type[Struct], file: str, prefix: str) -> None:
+    """Refuse keys that are no fields, with the nearest that is one."""
+    hints = typing.get_type_hints(record)
+    names = [name for name in hints if name != "file"]
+    for key, value in table.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            raise ConfigError(
+                file, f"{prefix}{key}", f"is no setting{f'; did you mean {prefix}{near[0]}?' if near else '.'}"
+            )
+        hint = hints[key]
+        if isinstance(hint, type) and issubclass(hint, Struct) and isinstance(value, Mapping):
+            _known(value, hint, file, f"{prefix}{key}.")
+        elif key == "accounts" and isinstance(value, list):
+            for number, row in enumerate(value):
+                if isinstance(row, Mapping):
+                    _known(row, Declared, file, f"accounts[{number}].")
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    *folders, last = key.split(".")
+    for folder in folders:
+        table = table.setdefault(folder, {})
+    table[last] = value
+
+
+def _sound(settings: Settings) -> None:
+    scheme = settings.store.partition("://")[0]
+    if scheme != "sqlite" or not settings.store.startswith("sqlite:///"):
+        raise ConfigError(
+            settings.file, "store", f'"{scheme}://" is not supported by this version; use "sqlite:///moonpool.db".'
+        )
+    if settings.limits != "memory://":
+        raise ConfigError(settings.file, "limits", 'only "memory://" is supported by this version.')
+    if settings.workers > 1:
+        raise ConfigError(
+            settings.file,
+            "workers",
+            "SQLite serves one process: set workers to 1; it fills a core and thousands of streams.",
+        )
+    seen: set[str] = set()
+    for account in settings.accounts:
+        if account.name in seen:
+            raise ConfigError(settings.file, "accounts", f"{account.name} is declared twice.")
+        seen.add(account.name)
