@@ -6,10 +6,42 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+_ENDS = """
+SELECT count(*), coalesce(sum(attempts), 0), coalesce(sum(kind = 'posted'), 0), coalesce(sum(kind = 'voided'), 0),
+       coalesce(sum(kind NOT IN ('posted', 'voided')), 0), coalesce(sum(estimated), 0), count(DISTINCT hold_seq)
+FROM resolutions
+"""
+_OPEN = "SELECT count(*) FROM holds LEFT JOIN resolutions ON hold_seq = seq WHERE hold_seq IS NULL"
+
 
 def check_books(home: Path, tally: dict[str, int], dispatches: int) -> dict[str, Any]:
-    """Each request that reached the stand-in has exactly one hold, each hold exactly one end."""
+    """Compare three counts that were made apart: what the load generator asked, what reached the stand-in, what the
+    database holds. Right when every request has one hold and one end, every dispatch is in an end's `attempts`, every
+    answer that came whole is posted, and nothing is open, expired or recovered.
+    """
     with sqlite3.connect(f"file:{home / 'moonpool.db'}?mode=ro", uri=True) as connection:
-        tables = sorted(row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
-        counts = {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
-    return {"said": str(counts), "right": False, "tally": tally, "dispatches": dispatches}
+
+        def row(query: str) -> tuple[Any, ...]:
+            return tuple(connection.execute(query).fetchone())
+
+        (holds,) = row("SELECT count(*) FROM holds")
+        (left_open,) = row(_OPEN)
+        ends, attempts, posted, voided, other, estimated, distinct = row(_ENDS)
+        (commits,) = row("SELECT commits FROM totals")
+    right = (
+        holds == ends == distinct == tally["asked"]
+        and left_open == other == 0
+        and attempts == dispatches
+        and posted >= tally["ok"] > 0
+    )
+    said = (
+        f"asked {tally['asked']:,}, dispatched {dispatches:,}; holds {holds:,}, posted {posted:,}, voided {voided:,}, "
+        f"open {left_open}, attempts {attempts:,}, commits {commits:,}"
+    )
+    return {
+        "right": right,
+        "said": said,
+        "other_ends": other,
+        "estimated": estimated,
+        "requests_per_commit": round(2 * holds / commits, 1) if commits else None,
+    }
