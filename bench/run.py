@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from typing import Any
 
 import report
 from books import check_books
-from gateways import OUT, STARTERS, Unavailable, allow_many_sockets
+from gateways import CORES, OUT, STARTERS, Unavailable, allow_many_sockets
 from measure import Measure, build, standin
 
 
@@ -89,9 +89,10 @@ def one(name: str, seconds: float, repeat: int) -> dict[str, Any]:
 
 def main() -> int:
     options = arguments()
-    if (os.cpu_count() or 1) < 2:
+    if len(CORES) < 2:
         say("two cores are needed: one for the gateway, one for what loads it")
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     OUT.mkdir(exist_ok=True)
     allow_many_sockets()
     build()

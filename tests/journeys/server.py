@@ -32,7 +32,7 @@ THINKING_TOKENS = 40
 # The model of half a billion parameters thinks long if it may; journeys look at shapes, so it may think briefly.
 CONFIG = f"""
 [embedded]
-thinking_tokens = {THINKING_TOKENS}
+thinking_budget_tokens = {THINKING_TOKENS}
 """
 
 
