@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from moonpool.errors import Problem
 from moonpool.words import Account, Key, Usage
 
 
@@ -34,7 +35,8 @@ Kind = Literal["posted", "voided", "expired", "recovered"]
 class Resolution(Struct, frozen=True, gc=False):
     """How a hold ended, at most once: posted with what was used, or voided, expired, recovered with a cause.
 
-    `owed_pico` is what the client owes, `cost_pico` what we owe the host; `attempts` the dispatches that were made.
+    `owed_pico` is what the client owes, in the hold's currency; only `posted` owes anything. `cost_pico` is what we
+    owe the host, in `cost_currency` ("" is the hold's); `attempts` the dispatches that were made.
     """
 
     hold_id: str
@@ -46,10 +48,24 @@ class Resolution(Struct, frozen=True, gc=False):
     cause: str
     attempts: int
     resolved_at: float
+    cost_currency: str = ""
+
+
+class Deposit(Struct, frozen=True, gc=False):
+    """Money an account gets: `granted` by the operator or `topped_up` by the client. `id` makes it happen once."""
+
+    id: str
+    account: str
+    fund: Literal["granted", "topped_up"]
+    amount_pico: int
+    currency: str
+    note: str
+    created_at: float
 
 
 Held = Literal["held", "short", "exists"]
 Resolved = Literal["resolved", "exists", "unknown"]
+Deposited = Literal["deposited", "exists"]
 
 
 class Balance(Struct, frozen=True):
@@ -70,8 +86,15 @@ class Books(Protocol):
     def recover(self, now: float) -> Awaitable[int]:
         """At start: resolve as `recovered` what a killed process left held. Returns how many."""
 
-    def expire(self, now: float) -> Awaitable[int]: ...
-    def balance(self, account: str) -> Awaitable[Balance | None]: ...
+    def expire(self, now: float) -> Awaitable[int]:
+        """Resolve as `expired` what is past its `expires_at` and belongs to no living process. Returns how many."""
+
+    def deposit(self, deposit: Deposit) -> Awaitable[Deposited]:
+        """Raises Problem("caller.invalid_value") for an unknown account or an amount that cannot be."""
+
+    def balance(self, account: str, currency: str | None = None) -> Awaitable[Balance | None]:
+        """None for an unknown account. Without a currency: the first one that holds money or debts, else CNY."""
+
     def totals(self) -> Awaitable[dict[str, int]]:
         """holds, open, posted, voided, expired, recovered; prompt_miss, prompt_hit, completion, reasoning."""
 
@@ -80,7 +103,12 @@ class Keys(Protocol):
     """API keys and the accounts behind them. Secrets are never stored: `digest` is SHA-256 of the whole key."""
 
     def find(self, digest: bytes) -> Awaitable[tuple[Key, Account] | None]: ...
-    def create(self, key: Key, digest: bytes) -> Awaitable[None]: ...
+    def create(self, key: Key, digest: bytes) -> Awaitable[None]:
+        """Raises Problem("caller.invalid_value") for an unknown account, or an id or digest there is or ever was."""
+
+    def ever(self, account: str) -> Awaitable[bool]:
+        """Did this account (its id) ever have a key, deleted ones too?"""
+
     def list(self, account: str | None = None) -> Awaitable[Sequence[Key]]: ...
     def delete(self, key_id: str, now: float) -> Awaitable[bool]:
         """Final. After it answers, `find` never gives this key again."""
@@ -90,7 +118,8 @@ class Keys(Protocol):
 
     def account(self, name: str) -> Awaitable[Account | None]: ...
     def accounts(self) -> Awaitable[Sequence[Account]]: ...
-    def save_account(self, account: Account) -> Awaitable[None]: ...
+    def save_account(self, account: Account) -> Awaitable[None]:
+        """Make it, or change the one with this id. Raises Problem("caller.invalid_value") for a name that is taken."""
 
 
 class Limiter(Protocol):
@@ -104,14 +133,25 @@ class Limiter(Protocol):
     def held(self, account: str, now: float) -> int: ...
 
 
+class StoreInUse(Problem):
+    """Another process has this database open: ask that process instead."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("platform.storage", message)
+
+
 class Store(Protocol):
-    """Books and Keys over one database."""
+    """Books and Keys over one database. Use it on one event loop, between `start` and `stop`."""
 
     books: Books
     keys: Keys
 
     async def start(self) -> None:
-        """Open, migrate, refuse a schema newer than this program. Raises Problem("platform.storage")."""
+        """Open, migrate, refuse a schema newer than this program. Raises Problem("platform.storage"), and its kind
+        StoreInUse where another process has it open."""
 
     async def stop(self) -> None:
-        """Write what is pending, close."""
+        """Write what is pending, close. Raises Problem("platform.storage") if something could not be written."""
+
+    def trouble(self) -> str | None:
+        """Why nothing can be written at this moment, in a sentence; None when all is well."""

@@ -1,0 +1,92 @@
+"""What an API key looks like, and what we keep of it.
+
+A key of ours is `sk-mp-`, a public id of 12 base-62 characters, a secret of 43 (256 bits) and a checksum of 6: CRC-32
+of all that stands before it. The checksum tells a mistyped key from a wrong one without a look-up; it protects nothing.
+Kept is only the SHA-256 of the whole text, which needs no slow hash because the secret is random.
+
+An operator may declare any other text as a key; such a key has no form, it is known by its digest or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from hashlib import pbkdf2_hmac, sha256
+from typing import Final
+from zlib import crc32
+
+ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+PREFIX: Final = "sk-mp-"
+ID_LENGTH: Final = 12
+SECRET_LENGTH: Final = 43
+CHECKSUM_LENGTH: Final = 6
+
+_LENGTH: Final = len(PREFIX) + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
+_FORM: Final = re.compile(f"{PREFIX}[0-9A-Za-z]{{{_LENGTH - len(PREFIX)}}}")
+_FAIR: Final = 256 - 256 % len(ALPHABET)
+_DECLARED_ROUNDS: Final = 200_000
+
+
+def make(randomness: Callable[[int], bytes]) -> tuple[str, str]:
+    """A new key: (public id, whole text). `randomness(n)` gives n random bytes: os.urandom."""
+    key_id = _random_text(ID_LENGTH, randomness)
+    body = PREFIX + key_id + _random_text(SECRET_LENGTH, randomness)
+    return key_id, body + _checksum(body)
+
+
+def digest(text: str) -> bytes:
+    """SHA-256 of the whole key (32 bytes): what is stored, and what a key is found by."""
+    return sha256(text.encode()).digest()
+
+
+def well_formed(text: str) -> bool:
+    """Is this a key that we could have made? Looks at form and checksum only."""
+    return (
+        len(text) == _LENGTH
+        and _FORM.fullmatch(text) is not None
+        and text[-CHECKSUM_LENGTH:] == _checksum(text[:-CHECKSUM_LENGTH])
+    )
+
+
+def public_id(text: str) -> str:
+    """The part of a well-formed key that may be shown and logged. Raises ValueError for other texts."""
+    if not well_formed(text):
+        raise ValueError("not a key of ours")
+    return text[len(PREFIX) : len(PREFIX) + ID_LENGTH]
+
+
+def declared_id(text: str) -> str:
+    """The public id of a key that an operator declared: the same for the same text, everywhere.
+
+    A declared text may be short enough to guess, and ids stand in logs; so the id is derived slowly (about 0.1 s).
+    """
+    if well_formed(text):
+        return public_id(text)
+    derived = pbkdf2_hmac("sha256", text.encode(), b"moonpool declared key", _DECLARED_ROUNDS)
+    return _base62(int.from_bytes(derived, "big"), ID_LENGTH)
+
+
+def masked(key_id: str) -> str:
+    """A key as it may be shown after its creation: the public id, the rest left out."""
+    return f"{PREFIX}{key_id}…"
+
+
+def _checksum(body: str) -> str:
+    return _base62(crc32(body.encode()), CHECKSUM_LENGTH)
+
+
+def _base62(number: int, length: int) -> str:
+    """The last `length` digits of a number, the most significant first."""
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, len(ALPHABET))
+        digits.append(ALPHABET[digit])
+    return "".join(reversed(digits))
+
+
+def _random_text(length: int, randomness: Callable[[int], bytes]) -> str:
+    """Every character equally likely: bytes beyond the last whole multiple of 62 are thrown away."""
+    text = ""
+    while len(text) < length:
+        text += "".join(ALPHABET[byte % len(ALPHABET)] for byte in randomness(length) if byte < _FAIR)
+    return text[:length]

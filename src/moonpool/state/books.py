@@ -1,0 +1,349 @@
+"""The ledger of one process: decided here, at once and in memory, on the event loop (`tally.py`), and made durable in
+groups by the writer thread (`groupcommit.py`).
+
+Rules:
+- A decision is made when a method is called, so that racing requests cannot both get the same money; the answer comes
+  when the transaction that contains it is durable. While one transaction runs, the next one collects.
+- A transaction that fails writes nothing. Holds that wait then are undone and answered Problem("platform.storage");
+  resolutions are kept and written with a later one, tried again with a growing pause until it succeeds.
+- A resolution does not start a transaction at once: the next hold takes it along, or a few milliseconds pass.
+- Memory is bounded: OPEN_MAX holds may be open or wait for their resolution to be written, more are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from msgspec import Struct
+from sqlalchemy import Connection, exists, select
+
+from moonpool.errors import Problem
+from moonpool.later import Later
+from moonpool.ledger import entries
+from moonpool.state import tables
+from moonpool.state.base import Balance, Deposit, Deposited, Held, Hold, Kind, Resolution, Resolved
+from moonpool.state.groupcommit import Batch, Booked, Conflict, write
+from moonpool.state.tally import TOTALS, Entry, Funds, Tally
+from moonpool.state.thread import Database, WriterThread, storage_problem
+from moonpool.words import Account, Usage
+
+OPEN_MAX: Final = 100_000
+RESOLVE_S: Final = 0.005
+RETRY_FIRST_S: Final = 0.02
+RETRY_MAX_S: Final = 0.5
+PATIENCE_S: Final = 5.0
+"""How long `stop` tries to write what is pending."""
+
+_CURRENCY: Final = "CNY"
+_NOTHING: Final = Usage()
+
+
+class Memory(Struct):
+    """What the books take over from a database: totals, balances and the holds without a resolution, with their seq."""
+
+    totals: dict[str, int]
+    funds: list[Funds]
+    unresolved: list[tuple[int, Hold]]
+
+
+def load(connection: Connection) -> Memory:
+    """Read it. Looks for open holds only where they can be."""
+    totals = dict(connection.execute(select(tables.totals)).mappings().one())
+    holds, resolutions = tables.holds, tables.resolutions
+    resolved = exists().where(resolutions.c.hold_seq == holds.c.seq)
+    unresolved = select(holds).where(holds.c.seq >= totals["first_open"], ~resolved).order_by(holds.c.seq)
+    return Memory(
+        {name: totals[name] for name in TOTALS},
+        [Funds(*row) for row in connection.execute(select(tables.balances))],
+        [(row[0], Hold(*row[1:])) for row in connection.execute(unresolved)],
+    )
+
+
+class SqliteBooks:
+    """Books. All methods are called on the event loop; none blocks it. `accounts` is kept by the side of the keys."""
+
+    def __init__(self, thread: WriterThread, accounts: Mapping[str, Account]) -> None:
+        self._thread = thread
+        self._accounts = accounts
+        self._loop: asyncio.AbstractEventLoop
+        self._tally: Tally
+        self._batch = Batch()
+        self._commit = 0
+        self._idle = False  # no transaction runs, and none is about to
+        self._timer = False  # resolutions wait for a hold to take them along
+        self._pause_s = 0.0
+        self._closing: Later[bool] | None = None
+        self._closed = True
+        self.trouble: str | None = None
+
+    def start(self, memory: Memory) -> None:
+        """Take over what `load` read."""
+        self._loop = asyncio.get_running_loop()
+        self._tally = Tally(memory.totals, memory.funds, memory.unresolved)
+        self._commit = memory.totals["commits"]
+        self._collect(Batch())
+        # Two deposits with one id must see each other; they are rare, so one at a time will do.
+        self._depositing = asyncio.Lock()
+        self._closed, self._idle = False, True
+
+    async def stop(self) -> None:
+        """Write what is pending. Raises Problem("platform.storage") if that does not succeed."""
+        if self._closed:
+            return
+        closing: Later[bool] = Later()
+        self._closing = closing
+        patience = self._loop.call_later(PATIENCE_S, self._give_up)
+        if self._idle:
+            self._idle = False
+            self._flush()
+        written = await closing
+        patience.cancel()
+        self._closed = True
+        if not written:
+            raise Problem(
+                "platform.storage",
+                f"{len(self._batch.resolved)} resolutions could not be written. "
+                "The next start will book those requests as recovered.",
+            )
+
+    # What a request asks
+
+    def hold(self, hold: Hold) -> Later[Held]:
+        later: Later[Held] = Later()
+        tally = self._tally
+        account = self._accounts.get(hold.account)
+        if hold.id in tally.open:
+            later.set("exists")
+        elif self._closed or len(tally.open) >= OPEN_MAX:
+            later.fail(Problem("platform.storage" if self._closed or self.trouble else "platform.overloaded"))
+        elif not entries.bookable(hold.amount_pico):
+            later.fail(Problem("platform.fault", detail=f"a hold of {hold.amount_pico} pico-units"))
+        elif (account is None or not account.post_paid) and not tally.covers(hold, account):
+            later.set("short")
+        else:
+            self._batch.held.append(tally.hold(hold, later))
+            if self._idle:
+                self._idle = False
+                self._loop.call_soon(self._flush)
+        return later
+
+    def resolve(self, resolution: Resolution) -> Later[Resolved]:
+        later: Later[Resolved] = Later()
+        entry = self._tally.open.get(resolution.hold_id)
+        if entry is None:
+            self._thread.submit(partial(_is_held, resolution.hold_id), partial(self._looked_up, later))
+        elif entry.resolution is not None:
+            later.set("exists")
+        else:
+            self._tally.resolve(entry, resolution)
+            entry.answered = later
+            self._batch.resolved.append(entry)
+            if self._idle and not self._timer:
+                self._wait_for_company()
+        return later
+
+    # What an operator asks
+
+    async def recover(self, now: float) -> int:
+        """One transaction for all. What became of these requests nobody knows, so nobody owes anything."""
+        return await self._end((each for each in self._tally.open.values() if not each.mine), "recovered", now)
+
+    async def expire(self, now: float) -> int:
+        late = (each for each in self._tally.open.values() if not each.mine and each.hold.expires_at <= now)
+        return await self._end(late, "expired", now)
+
+    async def deposit(self, deposit: Deposit) -> Deposited:
+        async with self._depositing:
+            if deposit.account not in self._accounts:
+                raise Problem("caller.invalid_value", "There is no such account.", param="account")
+            # Asked before it is booked: money that turns out to have come before must not be spent meanwhile.
+            if await self._thread.call(partial(_is_deposited, deposit.id)):
+                return "exists"
+            funds = self._tally.of(deposit.account, deposit.currency)
+            after = funds.granted + funds.topped_up + deposit.amount_pico
+            if not 0 < deposit.amount_pico <= entries.AMOUNT_PICO_MAX or after > entries.BALANCE_PICO_MAX:
+                raise Problem("caller.invalid_value", "This amount cannot be booked.", param="amount_pico")
+            self._tally.deposit(deposit)
+            self._tally.seq += 1
+            transfer = entries.deposited(deposit.account, deposit.fund, deposit.amount_pico, deposit.currency)
+            booked = Booked(self._tally.seq, deposit, transfer, Later())
+            self._batch.deposits.append(booked)
+            if self._idle:
+                self._idle = False
+                self._loop.call_soon(self._flush)
+            await booked.answer
+            return "deposited"
+
+    def balance(self, account: str, currency: str | None = None) -> Later[Balance | None]:
+        """From memory: with everything that was decided so far."""
+        later: Later[Balance | None] = Later()
+        known = self._accounts.get(account)
+        if known is None:
+            later.set(None)
+            return later
+        of_account = [each for each in self._tally.funds.values() if each.account == account]
+        if currency is None:
+            used = (each.currency for each in of_account if each.granted or each.topped_up or each.held)
+            currency = next(used, _CURRENCY)
+        funds = next((each for each in of_account if each.currency == currency), Funds(account, currency))
+        later.set(Balance(currency, funds.granted, funds.topped_up, funds.held, known.post_paid))
+        return later
+
+    def totals(self) -> Later[dict[str, int]]:
+        """From memory: with everything that was decided so far."""
+        later: Later[dict[str, int]] = Later()
+        found = dict(zip(TOTALS, self._tally.snapshot(0), strict=True))
+        for name in ("commits", "last_seq", "first_open"):
+            del found[name]
+        found["open"] = self._tally.holds - sum(self._tally.kinds.values())
+        later.set(found)
+        return later
+
+    def _looked_up(self, later: Later[Resolved], found: bool, error: Exception | None) -> None:
+        if error is not None:
+            later.fail(storage_problem(error))
+        else:
+            later.set("exists" if found else "unknown")
+
+    async def _end(self, open_entries: Iterable[Entry], kind: Kind, now: float) -> int:
+        ended = [
+            self.resolve(Resolution(each.hold.id, kind, _NOTHING, 0, 0, each.hold.host, kind, 0, now))
+            for each in list(open_entries)
+            if each.resolution is None
+        ]
+        for later in ended:
+            await later
+        return len(ended)
+
+    # Transactions
+
+    def _collect(self, batch: Batch) -> None:
+        """From now on `batch` collects."""
+        self._batch = batch
+        self._tally.dirty = batch.funds
+
+    def _wait_for_company(self) -> None:
+        self._timer = True
+        self._loop.call_later(RESOLVE_S, self._waited)
+
+    def _waited(self) -> None:
+        self._timer = False
+        if self._idle:
+            self._idle = False
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hand over what was collected. Called when no transaction runs."""
+        batch = self._batch
+        if batch.empty():
+            self._idle = True
+            if self._closing is not None and not self._closing.done():
+                self._closing.set(True)
+            return
+        self._collect(Batch())
+        self._commit += 1
+        batch.commit = self._commit
+        batch.totals = self._tally.snapshot(self._commit)
+        batch.rows = []
+        for funds in batch.funds:
+            batch.rows += (funds.account, funds.currency, funds.granted, funds.topped_up, funds.held)
+        self._thread.submit(partial(write, batch=batch), partial(self._done, batch))
+
+    def _give_up(self) -> None:
+        if self._closing is not None and not self._closing.done():
+            self._closing.set(False)
+
+    def _done(self, batch: Batch, _: Any, error: Exception | None) -> None:
+        """After a transaction: hand over the next one first, then answer whoever waited."""
+        if isinstance(error, Conflict):
+            self._conflicted(batch, error.ids)
+            return
+        if error is not None:
+            self._failed(batch, error)
+            return
+        self._pause_s = 0.0
+        self.trouble = None
+        known = self._tally.open
+        for entry in batch.resolved:
+            del known[entry.hold.id]
+        following = self._batch
+        if following.held or following.deposits or self._closing is not None:
+            self._flush()
+        else:
+            self._idle = True
+            if following.resolved and not self._timer:
+                self._wait_for_company()
+        for entry in batch.held:
+            if entry.answer is not None:
+                entry.answer.set("held")
+        for entry in batch.resolved:
+            if entry.answered is not None:
+                entry.answered.set("resolved")
+        for booked in batch.deposits:
+            booked.answer.set(None)
+
+    def _failed(self, batch: Batch, error: Exception) -> None:
+        """Nothing of `batch` was written: keep its resolutions (with their holds, where those are in it too), answer
+        everybody else who waits, and try again after a pause."""
+        self.trouble = f"The ledger cannot be written ({type(error).__name__}: {error})."
+        following = self._batch
+        kept = Batch()
+        kept.funds = batch.funds | following.funds
+        self._collect(kept)
+        refused: list[Later[Any]] = []
+        for entry in batch.held + following.held:
+            if entry.answer is not None:
+                refused.append(entry.answer)
+                entry.answer = None
+            if entry.resolution is None:
+                self._tally.undo_hold(entry)
+            else:
+                kept.held.append(entry)
+        kept.resolved = batch.resolved + following.resolved
+        for booked in batch.deposits + following.deposits:
+            self._tally.deposit(booked.deposit, -1)
+            refused.append(booked.answer)
+        if not self._closed:
+            self._pause_s = min(max(2 * self._pause_s, RETRY_FIRST_S), RETRY_MAX_S)
+            self._loop.call_later(self._pause_s, self._flush)
+        for later in refused:
+            later.fail(storage_problem(error))
+
+    def _conflicted(self, batch: Batch, ids: set[str]) -> None:
+        """Nothing of `batch` was written, because some ids had been used before this process began: again without."""
+        following = self._batch
+        again = Batch()
+        again.funds = batch.funds | following.funds
+        self._collect(again)
+        repeated = [entry for entry in batch.held if entry.hold.id in ids]
+        answered = []
+        for entry in repeated:
+            if entry.resolution is not None:
+                self._tally.undo_resolution(entry)
+                answered.append(entry.answered)
+                entry.answered = None
+            self._tally.undo_hold(entry)
+        gone = set(map(id, repeated))
+        again.held = [entry for entry in batch.held if id(entry) not in gone] + following.held
+        again.resolved = [entry for entry in batch.resolved + following.resolved if id(entry) not in gone]
+        again.deposits = batch.deposits + following.deposits
+        self._flush()
+        for entry in repeated:
+            if entry.answer is not None:
+                entry.answer.set("exists")
+        for waiting in answered:
+            if waiting is not None:
+                waiting.set("exists")
+
+
+def _is_held(hold_id: str, database: Database) -> bool:
+    return database.cursor.execute("SELECT 1 FROM holds WHERE id = ?", (hold_id,)).fetchone() is not None
+
+
+def _is_deposited(deposit_id: str, database: Database) -> bool:
+    with database.engine.connect() as connection:
+        found = connection.execute(select(tables.deposits.c.seq).where(tables.deposits.c.id == deposit_id))
+        return found.first() is not None

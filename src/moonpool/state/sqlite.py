@@ -1,0 +1,121 @@
+"""The store of one process: a SQLite file, the books and the keys over it.
+
+Rules:
+- Exactly one process has a database open: a lock of the operating system on a file beside it (`<database>.lock`), which
+  ends with the process, however that ends. Two processes would each decide about the same money.
+- A first start makes the account `default`, which may owe (post-paid), so that a single user is never stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from moonpool.errors import Problem
+from moonpool.state import books, keystore
+from moonpool.state.base import StoreInUse
+from moonpool.state.books import Memory, SqliteBooks
+from moonpool.state.keystore import Known, SqliteKeys
+from moonpool.state.schema import migrate
+from moonpool.state.thread import Database, WriterThread
+from moonpool.words import Account
+
+DEFAULT_ACCOUNT: Final = Account("default", "default", post_paid=True)
+
+
+class SqliteStore:
+    """Store over the database at `path`, made at the first start; its folder must be there.
+
+    `clock` gives Unix seconds. `connection_class` is for tests that make the disk fail.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        clock: Callable[[], float] | None = None,
+        connection_class: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
+        self._path = Path(path)
+        self._clock = clock or time.time
+        self._lock: int | None = None
+        self._accounts: dict[str, Account] = {}
+        self._thread = WriterThread(str(path), connection_class)
+        self._books = SqliteBooks(self._thread, self._accounts)
+        self._keys = SqliteKeys(self._thread, self._accounts, self._clock)
+
+    @property
+    def books(self) -> SqliteBooks:
+        return self._books
+
+    @property
+    def keys(self) -> SqliteKeys:
+        return self._keys
+
+    async def start(self) -> None:
+        try:
+            self._lock = _lock(self._path)
+            await self._thread.start()
+            memory, known = await self._thread.call(self._load)
+        except BaseException as error:
+            await self._thread.stop()
+            self._unlock()
+            if isinstance(error, Problem) and error.detail:
+                raise Problem("platform.storage", f"{self._path} cannot be opened ({error.detail}).") from error
+            if isinstance(error, OSError):
+                raise Problem("platform.storage", f"{self._path} cannot be opened ({error}).") from error
+            raise
+        self._keys.start(known)
+        self._books.start(memory)
+
+    async def stop(self) -> None:
+        try:
+            await self._books.stop()
+            await self._keys.stop()
+        finally:
+            try:
+                await self._thread.stop()
+            finally:
+                self._unlock()
+
+    def trouble(self) -> str | None:
+        return self._books.trouble
+
+    def _load(self, database: Database) -> tuple[Memory, Known]:
+        with database.engine.connect() as connection:
+            migrate(connection)
+        with database.engine.begin() as connection:
+            known = keystore.load(connection)
+            memory = books.load(connection)
+        if not known.accounts:
+            keystore.save_account(DEFAULT_ACCOUNT, self._clock(), database)
+            known.accounts.append(DEFAULT_ACCOUNT)
+        return memory, known
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _lock(path: Path) -> int:
+    """The lock, held while the descriptor is open. Raises StoreInUse or OSError."""
+    file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(file, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(file)
+        raise StoreInUse(
+            f"Another Moonpool (process {holder}) has {path} open; one database serves one process."
+        ) from None
+    os.ftruncate(file, 0)
+    os.write(file, str(os.getpid()).encode())
+    # SQLite gives its own files the mode of the database: keys and amounts are for the owner only.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    return file
