@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 def pages() -> dict[str, str]:
     """Page -> its text."""
-    return {"errors.md": errors(), "cli.md": cli(), "metrics.md": metrics()}
+    return {"settings.md": settings(), "errors.md": errors(), "cli.md": cli(), "metrics.md": metrics()}
 
 
 def _head(title: str, source: str, *sentences: str) -> str:
@@ -28,6 +28,23 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _cell(value: object) -> str:
     return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def settings() -> str:
+    from moonpool.settings import describe
+
+    rows = [
+        (f"`{row.path}`", row.type, f"`{row.default}`" if row.default else "", row.bounds, row.help)
+        for row in describe()
+    ]
+    return _head(
+        "Settings",
+        "`src/moonpool/settings.py`",
+        "`moonpool.toml` is read from the working folder or from home, or from where `--config` says. Options of the command "
+        "line come before the file. A key that is no setting is refused. `moonpool config show` prints what holds, "
+        "`moonpool config check` says what is wrong.",
+        "A secret is a literal, `env:NAME` or `file:/path`.",
+    ) + _table(("setting", "type", "default", "bounds", "what it is"), rows)
 
 
 def errors() -> str:

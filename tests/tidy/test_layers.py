@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay": _BOTTOM | {"settings", "dialects", "catalog", "ledger", "transports.base", "state.base"},
     "web": _WEB,
     "app": _WEB | {"dialects", "state", "transports", "web"},
-    "cli": _WEB | {"web", "app"},
+    # Without a server a command is an app of its own: it checks hosts and fetches weights itself.
+    "cli": _WEB | {"web", "app", "transports.http", "transports.weights"},
     "__main__": {"cli"},
 }
 

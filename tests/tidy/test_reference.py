@@ -35,6 +35,15 @@ def test_every_error_is_documented() -> None:
         assert row.operator.strip()
 
 
+def test_every_setting_is_documented() -> None:
+    """Every setting has a row with a sentence that says what it is."""
+    from moonpool.settings import describe
+
+    for row in describe():
+        assert f"| `{row.path}` |" in PAGES["settings.md"]
+        assert row.help.strip()
+
+
 def test_every_command_and_option_is_documented() -> None:
     """Every command says what it does, and so does each of its options."""
     from moonpool.cli.main import command_tree

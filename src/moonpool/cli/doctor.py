@@ -41,9 +41,7 @@ class Finding(Struct, frozen=True):
 def python(_: Settings) -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] > _NEWEST_PYTHON:
-        return Finding(
-            "python", "warn", f"Python {version} is newer than what was tested", "use 3.13 if anything is odd"
-        )
+        return Finding("python", "warn", f"Python {version} was not tested", "use 3.13 if anything is odd")
     return Finding("python", "ok", f"Python {version}")
 
 
@@ -84,14 +82,12 @@ def store(settings: Settings) -> Finding:
 def weights(settings: Settings) -> Finding:
     if not settings.embedded.enabled:
         return Finding("weights", "ok", "the embedded model is switched off")
-    found = place(settings)
-    if found.missing:
-        return Finding("weights", "fail", f"{found.path} is not there", "moonpool models pull")
-    if not found.verified():
-        return Finding(
-            "weights", "fail", f"{found.path} is not what it should be", "remove it and: moonpool models pull"
-        )
-    return Finding("weights", "ok", f"{found.path}, {found.path.stat().st_size >> 20} MiB")
+    at = place(settings)
+    if at.found():
+        return Finding("weights", "ok", f"{at.path}, {at.path.stat().st_size >> 20} MiB, verified")
+    if at.path.exists():
+        return Finding("weights", "fail", f"{at.path} is not what it should be", "remove it and: moonpool models pull")
+    return Finding("weights", "fail", f"{at.path} is not there", "moonpool models pull (or serve, which does it)")
 
 
 def llama(settings: Settings) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,9 @@ import typer
 
 from moonpool import app as house
 from moonpool.cli import pull, show
+from moonpool.cli.desk import Refused
 from moonpool.cli.options import read
+from moonpool.transports.weights import PullError
 
 
 def serve(
@@ -17,7 +20,7 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.", show_default="8787")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that serve.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that serve.", show_default="1")] = None,
     model: Annotated[
         Path | None, typer.Option(help="A GGUF file of your own for the embedded model.", exists=True, dir_okay=False)
     ] = None,
@@ -26,14 +29,13 @@ def serve(
     config: show.Config = None,
 ) -> None:
     """Start the server; it runs until it is interrupted or terminated, and then finishes what is under way."""
-    if workers > 1:
-        raise typer.BadParameter(
-            "SQLite serves one process: use --workers 1, which fills a core and thousands of streams",
-            param_hint="--workers",
-        )
-    settings = read(home, config, host=host, port=port, model=model)
+    overrides = {"host": host, "port": port, "workers": workers, "embedded.model": model and str(model.absolute())}
+    settings = read(home, config, **overrides)
     if fetch and settings.embedded.enabled:
-        pull.fetch(settings)
+        try:
+            pull.fetch(pull.place(settings), os.environ)
+        except PullError as error:
+            raise Refused(str(error)) from None
     raise typer.Exit(house.serve(settings, announce))
 
 

@@ -20,9 +20,7 @@ Home = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(
-        "--config", envvar="MOONPOOL_CONFIG", help="The file of settings.", show_default="moonpool.toml, if there"
-    ),
+    typer.Option("--config", help="The file of settings.", show_default="moonpool.toml here or in home, if there"),
 ]
 
 
@@ -59,6 +57,20 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "
 def facts(page: Mapping[str, Any]) -> None:
     width = max((len(name) for name in page), default=0)
     say(*(f"{name:<{width}}  {value}" for name, value in page.items()))
+
+
+def tree(page: Any, indent: str = "") -> None:
+    """Nested facts, one to a line."""
+    for name, value in page.items():
+        if isinstance(value, Mapping) and value:
+            say(f"{indent}{name}:")
+            tree(value, indent + "  ")
+        elif isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
+            for number, part in enumerate(value):
+                say(f"{indent}{name}[{number}]:")
+                tree(part, indent + "  ")
+        else:
+            say(f"{indent}{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
 def when(at: float | None) -> str:

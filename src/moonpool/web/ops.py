@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from moonpool import __version__
+from moonpool.errors import ERRORS
 from moonpool.relay.meters import BUCKETS_S, Histogram
 from moonpool.relay.platform import Platform
 
@@ -42,15 +43,25 @@ METERS: Final = (
         ("model", "host", "status"),
         "Requests that ended, by the model asked for, the host that answered and the status sent.",
     ),
-    Meter("moonpool_ends_total", "counter", ("cause",), "Requests that ended, by cause: `done` or an error code."),
+    Meter(
+        "moonpool_ends_total",
+        "counter",
+        ("cause",),
+        "Requests that ended, by cause: a finish reason, or one of our error codes.",
+    ),
     Meter("moonpool_tokens_total", "counter", ("model", "class"), "Tokens used; `completion` includes `reasoning`."),
     Meter("moonpool_first_byte_seconds", "histogram", (), "From a request's arrival to the first byte of its answer."),
     Meter("moonpool_request_seconds", "histogram", (), "From a request's arrival to the end of its answer."),
     Meter("moonpool_answers_open", "gauge", (), "Answers under way now."),
     Meter("moonpool_streams_open", "gauge", (), "Streamed answers under way now."),
+    Meter("moonpool_connections_open", "gauge", (), "Client connections that are open now."),
     Meter(
-        "moonpool_connections", "gauge", ("state",), "Client connections: `open`, and those with `requests` running."
+        "moonpool_connections_total",
+        "counter",
+        ("end",),
+        "Client connections `accepted`, `refused` because there were too many, `cut` because the client took nothing.",
     ),
+    Meter("moonpool_arrivals_total", "counter", (), "Requests read whole, whatever became of them."),
     Meter(
         "moonpool_ledger_holds", "gauge", ("state",), "Holds ever made, and how many are open or ended in which way."
     ),
@@ -60,6 +71,7 @@ METERS: Final = (
     Meter("moonpool_log_lines_lost_total", "counter", (), "Log lines dropped because writing them was too slow."),
 )
 _SAYS: Final = {meter.name: meter for meter in METERS}
+_FINISHES: Final = {"", "stop", "length", "tool_calls", "content_filter", "insufficient_system_resource"}
 _TOKEN_CLASSES: Final = ("prompt_miss", "prompt_hit", "completion", "reasoning")
 
 
@@ -123,14 +135,18 @@ class _Scrape(Collector):
         platform, meters, parts = self._platform, self._platform.meters, self._platform.parts()
         yield _gauge("moonpool_info", {(__version__,): 1})
         yield _counter("moonpool_requests_total", {(m, h, str(s)): n for (m, h, s), n in meters.requests.items()})
-        yield _counter("moonpool_ends_total", {(cause,): n for cause, n in meters.causes.items()})
+        yield _counter("moonpool_ends_total", _bounded(meters.causes))
         yield _counter("moonpool_tokens_total", meters.tokens)
         yield _histogram("moonpool_first_byte_seconds", meters.first_byte)
         yield _histogram("moonpool_request_seconds", meters.total)
         active = tuple(platform.active)
         yield _gauge("moonpool_answers_open", {(): len(active)})
         yield _gauge("moonpool_streams_open", {(): sum(reply.stream for reply in active)})
-        yield _gauge("moonpool_connections", {(state,): n for state, n in parts["connections"].items()})
+        doors = parts["connections"]
+        yield _gauge("moonpool_connections_open", {(): doors["open"]})
+        ends = {(end,): doors[end] for end in ("accepted", "refused", "cut")}
+        yield _counter("moonpool_connections_total", ends)
+        yield _counter("moonpool_arrivals_total", {(): doors["requests"]})
         # Read now and then by the app, not for each scrape; absent until it was read once.
         ledger: Mapping[str, int] = parts.get("ledger") or {}
         holds = {(state,): n for state, n in ledger.items() if state not in _TOKEN_CLASSES}
@@ -142,6 +158,15 @@ class _Scrape(Collector):
         yield _gauge("moonpool_store_ready", {(): int(parts["store"] == "ok")})
         yield _counter("moonpool_log_lines_lost_total", {(): platform.journal.lost})
         yield from ProcessCollector(registry=None).collect()
+
+
+def _bounded(causes: Mapping[str, int]) -> dict[tuple[str], int]:
+    """Finish reasons are the host's words: those that nobody documents are counted as one."""
+    counts: dict[tuple[str], int] = {}
+    for cause, count in causes.items():
+        label = (cause if cause in ERRORS or cause in _FINISHES else "other",)
+        counts[label] = counts.get(label, 0) + count
+    return counts
 
 
 def _gauge(name: str, values: Mapping[Any, float]) -> Metric:
