@@ -2,8 +2,8 @@
 
 Rules: pure. It uses the native endpoints (`/apply-template`, `/completion`, `/infill`, `/detokenize`), not those
 that imitate another API, because one answer is made of several passes here: see llamacpp_answers.py. A host with this
-dialect is any llama.cpp server; its base URL has no `/v1`. Clients do not speak it: what concerns clients is taken
-from DeepSeek's dialect.
+dialect is any llama.cpp server; its base URL has no `/v1`. Clients do not speak it: what concerns clients is
+that of the plain OpenAI dialect.
 Source: llama.cpp's server README (PROVIDERS 7) and what it does on the wire.
 """
 
@@ -13,12 +13,13 @@ from moonpool.dialects.base import Decoder
 from moonpool.dialects.llamacpp_decoder import PassDecoder
 from moonpool.dialects.llamacpp_plan import plan
 from moonpool.dialects.llamacpp_wire import problem_of
+from moonpool.dialects.openai import OpenAI
 from moonpool.errors import Problem
 from moonpool.words import Call, Headers, Outbound, Target
 
 
-class LlamaCpp:
-    """Only the host's half; the client's half is mixed in below."""
+class LlamaCpp(OpenAI):
+    """Options of a target or its host: llamacpp_plan.py."""
 
     name = "llamacpp"
     family = "llamacpp"

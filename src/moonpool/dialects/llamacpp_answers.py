@@ -8,7 +8,7 @@ that they always match it. How a generator of passes is read: llamacpp_passes.py
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,9 @@ from moonpool.errors import Problem
 from moonpool.words import Event, Finished, Metered, Outbound, Reasoning, Text, ToolCall
 
 _TOOL_OPEN: Final = "<tool_call>"
+_FENCE: Final = "```"
+_CALLS_OPEN: Final = f"{_FENCE}json\n"
+_NAME_FORMS: Final = ('"name": "%s"', '"name":"%s"', '{name: "%s"')
 _MORE_TOKENS: Final = 24
 
 
@@ -43,7 +46,7 @@ def chat(plan: Plan) -> Flow:
 
 def _finished(plan: Plan, index: int, reason: str, meter: Meter) -> Events:
     ended = Finished(reason, index)
-    return (Metered(meter.usage()), ended) if index == plan.n - 1 else (ended,)
+    return (ended, Metered(meter.usage())) if index == plan.n - 1 else (ended,)
 
 
 def _candidate(one: Candidate, prompt: str) -> Generator[Outbound | Events, Any, str]:
@@ -74,22 +77,18 @@ def _candidate(one: Candidate, prompt: str) -> Generator[Outbound | Events, Any,
 def _answer(one: Candidate, prompt: str, *, strip: bool) -> Generator[Outbound | Events, Any, str]:
     plan = one.plan
     if plan.forced is not None:
-        name = plan.forced[0] if len(plan.forced) == 1 else None
-        return (yield from _calls(one, f"{prompt}{_TOOL_OPEN}\n", plan.forced, name))
+        return (yield from _calls(one, prompt, plan.forced, None))
     voice = Voice(one, Text, strip=strip)
     guard = Guard(CALL_DRESS) if plan.tools else None
-    words = {word: name for name in plan.tools for word in _name_words(name)}
+    words = _name_words(plan.tools)
     stops = plan.stops + list(words) + ([_TOOL_OPEN] if plan.tools else [])
     done = yield from one.run(prompt, voice, limit=one.left, guard=guard, stops=stops, schema=plan.schema)
     one.spend(done)
-    called = bool(plan.tools) and done.word not in plan.stops and (done.word in words or done.word == _TOOL_OPEN)
-    if called:
+    if done.word not in plan.stops and (done.word in words or (plan.tools and done.word == _TOOL_OPEN)):
         if one.spent(done):
             return "length"
-        text = prompt + done.text + (_TOOL_OPEN + "\n" if done.word == _TOOL_OPEN else done.word)
-        names = list(plan.tools)
-        name = words.get(done.word) or (names[0] if len(names) == 1 else None)
-        return (yield from _calls(one, text, names, name, written=done.word in words))
+        said = done.text.removesuffix(done.held)
+        return (yield from _calls(one, f"{prompt}{said}\n" if said else prompt, list(plan.tools), words.get(done.word)))
     if done.held:
         yield voice(done.held, [])
     yield voice.rest()
@@ -98,9 +97,9 @@ def _answer(one: Candidate, prompt: str, *, strip: bool) -> Generator[Outbound |
     return "length" if done.cut else "stop"
 
 
-def _name_words(name: str) -> tuple[str, str]:
-    """The texts that tell that a tool is being called, however the model dresses its call."""
-    return f'"name": "{name}"', f'"name":"{name}"'
+def _name_words(names: Iterable[str]) -> dict[str, str]:
+    """The texts that tell that a tool is being called, however the model dresses its call, and which tool."""
+    return {form % name: name for name in names for form in _NAME_FORMS}
 
 
 def _parses(text: str) -> bool:
@@ -111,47 +110,52 @@ def _parses(text: str) -> bool:
     return True
 
 
-def _calls(
-    one: Candidate, text: str, names: list[str], name: str | None, *, written: bool = False
-) -> Generator[Outbound | Events, Any, str]:
-    """Tool calls until the model wants no more. `text` ends where a call begins, or (`written`) behind its name."""
+def _calls(one: Candidate, text: str, names: list[str], name: str | None) -> Generator[Outbound | Events, Any, str]:
+    """Tool calls until the model wants no more. `text` ends where the first begins; `name` is known if it was said.
+
+    However the model began, its calls are written down as lines of JSON in a fence: after such a line, most likely
+    next is what small models judge best: another line where another call is due, else the end of the fence.
+    """
     plan = one.plan
     earlier: list[tuple[str, str]] = []
+    text += _CALLS_OPEN
     while True:
-        if not written:
-            text += '{"name": '
-            if name is None:
-                done = yield from one.run(text, silent, limit=one.left, schema=one_of(names))
-                one.spend(done)
-                if done.cut or one.spent(done):
-                    return "length"
-                name = _chosen(done.text, names)
-            text += f'"{name}"'
-        assert name is not None
-        text += ', "arguments": '
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name is None:
+            done = yield from one.run(f'{text}{{"name":', silent, limit=one.left, grammar=one_of(names))
+            one.spend(done)
+            if done.cut or one.spent(done):
+                return "length"
+            name = _chosen(done.text, names)
+        text += f'{{"name": "{name}", "arguments": '
         arguments, cut = yield from _arguments(one, text, name, earlier)
         if cut:
             return "length"
         if (name, arguments) in earlier:
             return "tool_calls"
         earlier.append((name, arguments))
-        if not plan.parallel or len(plan.forced or "") == 1 or len(earlier) == CALLS_MAX:
+        text += arguments + "}\n"
+        if not plan.parallel or len(plan.forced or ()) == 1 or len(earlier) == CALLS_MAX:
             return "tool_calls"
-        text += arguments + "}"
-        words = {word: tool for tool in names for word in _name_words(tool)}
-        limit = _MORE_TOKENS if one.left is None else min(_MORE_TOKENS, one.left)
-        if limit <= 0:
+        name = yield from _next_name(one, text, names)
+        if name is None:
             return "tool_calls"
-        done = yield from one.run(text, silent, limit=limit, stops=list(words))
-        one.spend(done)
-        if done.word not in words or one.spent(done):
-            return "tool_calls"
-        text += done.text + done.word
-        name, written = words[done.word], True
+
+
+def _next_name(one: Candidate, text: str, names: list[str]) -> Generator[Outbound | Events, Any, str | None]:
+    """Whom the model calls next, or None if it is done."""
+    words = _name_words(names)
+    limit = _MORE_TOKENS if one.left is None else min(_MORE_TOKENS, one.left)
+    if limit <= 0:
+        return None
+    done = yield from one.run(text, silent, limit=limit, stops=[_FENCE, *words], greedy=True)
+    one.spend(done)
+    return None if one.spent(done) else words.get(done.word)
 
 
 def _chosen(text: str, names: list[str]) -> str:
-    name = msgspec.json.decode(text) if _parses(text) else None
+    name = msgspec.json.decode(text.strip()) if _parses(text) else None
     if name not in names:
         raise Problem("upstream.nonsense", detail="the grammar of a tool's name had no effect")
     return str(name)

@@ -78,9 +78,12 @@ class Plan(Struct, frozen=True):
         first: bool,
         stops: list[str] | None = None,
         schema: dict[str, Any] | None = None,
+        grammar: str | None = None,
         suffix: str | None = None,
+        greedy: bool = False,
     ) -> Outbound:
-        """One generating pass of at most `limit` tokens; `first` of an answer, so that a seed means something."""
+        """One generating pass of at most `limit` tokens; `first` of an answer, so that a seed means something;
+        `greedy` takes the likeliest, whatever the call's temperature."""
         body: dict[str, Any] = {
             **self.sampling,
             "stream": True,
@@ -101,8 +104,13 @@ class Plan(Struct, frozen=True):
             body["n_probs"] = max(1, self.logprobs)
         if schema is not None:
             body["json_schema"] = schema
+        if grammar is not None:
+            body["grammar"] = grammar
+        if schema is not None or grammar is not None:
             for name in _PENALTIES:
                 body.pop(name, None)
+        if greedy:
+            body["temperature"] = 0
         return Outbound(path="/completion" if suffix is None else "/infill", body=encode(body), stream=True)
 
     def call_id(self, candidate: int, slot: int) -> str:
@@ -113,7 +121,7 @@ class Plan(Struct, frozen=True):
 
 def plan(call: Call, target: Target) -> Plan:
     """Raises Problem("caller.invalid_value" | "caller.unsupported") for what no grammar can enforce."""
-    fields, options = call.fields, target.options
+    fields, options = call.fields, {**target.host.options, **target.options}
     limit = call.output_max
     counts = bool(options.get("limit_counts_thinking", True))
     common: dict[str, Any] = {

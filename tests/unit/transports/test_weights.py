@@ -49,7 +49,7 @@ def wheel(index: Path, number: int, content: bytes) -> None:
         f"{name}/__init__.py": b"raise SystemExit('imported')",
         f"{name}/data/part{number:02}.bin": content,
         f"{name}-0.9.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.9.0\n".encode(),
-        f"{name}-0.9.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{name}-0.9.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = f"{name}-0.9.0.dist-info/RECORD"
     files[record] = "".join(f"{path},,\n" for path in [*files, record]).encode()
