@@ -1,8 +1,9 @@
 """How does an answer look on the wire? The one implementation of `relay.writer.Writer`.
 
 An `Exchange` lives for one request. Its head is put together from parts that were made once; a whole answer is
-one write. When it is over, or the client is gone, it forgets its connection and every further call does nothing, so
-whoever holds on to it cannot write into the next answer.
+one write, and so is everything that is streamed in one turn of the loop: it leaves as one chunk at the end of the
+turn, since a system call costs more than all else here. When it is over, or the client is gone, it forgets its
+connection and every further call does nothing, so whoever holds on to it cannot write into the next answer.
 
 Sources: RFC 9112 sections 6 and 7; RELIABILITY 3.6.
 """
@@ -25,6 +26,7 @@ _REASONS: Final = {status.value: status.phrase for status in HTTPStatus} | {499:
 _UNSEEN: Final = re.compile(r"[^\x20-\x7e]+")
 _NAMELESS: Final = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
 _CLOSE: Final = b"\r\nconnection: close"
+_END: Final = b"0\r\n\r\n"
 _CHUNKED: Final = b"\r\ntransfer-encoding: chunked"
 _CACHED_MAX: Final = 1024
 
@@ -87,7 +89,18 @@ def retry_after(problem: Problem) -> Fields:
 class Exchange:
     """One request's answer: a `relay.writer.Writer`. `id` is the request's; `gone` says that the client is."""
 
-    __slots__ = ("_bodyless", "_close", "_connection", "_http10", "_listener", "_started", "gone", "id")
+    __slots__ = (
+        "_bodyless",
+        "_close",
+        "_connection",
+        "_head",
+        "_http10",
+        "_listener",
+        "_pieces",
+        "_started",
+        "gone",
+        "id",
+    )
 
     def __init__(self, connection: Connection, request_id: str, *, bodyless: bool, http10: bool, close: bool) -> None:
         self.id = request_id
@@ -98,6 +111,8 @@ class Exchange:
         self._http10 = http10
         self._close = close
         self._started = False
+        self._head = b""
+        self._pieces: list[bytes] = []
 
     @property
     def started(self) -> bool:
@@ -136,16 +151,37 @@ class Exchange:
         self._started = True
         head = head_of(status, content_type, self.id, fields)
         self._close = self._close or connection.draining
-        connection.send(b"%b%b%b\r\n\r\n" % (head, b"" if self._http10 else _CHUNKED, _CLOSE if self._close else b""))
+        self._head = b"%b%b%b\r\n\r\n" % (head, b"" if self._http10 else _CHUNKED, _CLOSE if self._close else b"")
+        connection.flush_later(self)
 
     def write(self, data: bytes) -> None:
-        """Some bytes of the body, sent as one chunk. May call the listener's `pause` before it returns."""
+        """Some bytes of the body. They leave at the end of this turn of the loop; only then may `pause` be called."""
         connection = self._connection
         if connection is None or not data or self._bodyless:
             return
         if not self._started:
             raise RuntimeError("this answer was not started")
-        connection.send(data if self._http10 else b"%x\r\n%b\r\n" % (len(data), data))
+        if not self._pieces and not self._head:
+            connection.flush_later(self)
+        self._pieces.append(data)
+
+    def flush(self) -> None:
+        """Send what was written so far; the server calls it at the end of the turn."""
+        connection = self._connection
+        if connection is not None:
+            waiting = self._take()
+            if waiting:
+                connection.send(waiting)
+
+    def _take(self) -> bytes:
+        """What waits to be sent, as bytes of the wire."""
+        head, pieces = self._head, self._pieces
+        if not pieces:
+            self._head = b""
+            return head
+        self._head, self._pieces = b"", []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return head + body if self._http10 else b"%b%x\r\n%b\r\n" % (head, len(body), body)
 
     def end(self) -> None:
         connection = self._connection
@@ -154,8 +190,11 @@ class Exchange:
         if not self._started:
             raise RuntimeError("this answer was not started")
         self._connection = self._listener = None
+        last = self._take()
         if not (self._http10 or self._bodyless):
-            connection.send(b"0\r\n\r\n")
+            last += _END
+        if last:
+            connection.send(last)
         connection.finished(self._close or connection.draining)
 
     def cut(self) -> None:
@@ -164,6 +203,9 @@ class Exchange:
         if connection is None:
             return
         self._connection = self._listener = None
+        waiting = self._take()
+        if waiting:
+            connection.send(waiting)
         # Without chunks a plain close would look like the end of the answer.
         connection.cut(reset=self._http10 and self._started)
 

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from moonpool.errors import Problem
 from moonpool.later import drive
+from moonpool.web.answer import Exchange
 from moonpool.web.protocol import Connection, Counters, Handler, Limits
 
 BACKLOG: Final = 2048
@@ -76,6 +77,7 @@ class Server:
         self._resting: list[socket.socket] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
+        self._unflushed: list[Exchange] = []
 
     # Sockets.
 
@@ -191,6 +193,16 @@ class Server:
         self.connections.discard(connection)
         if self._empty is not None and not self.connections and not self._empty.done():
             self._empty.set_result(None)
+
+    def flush_later(self, exchange: Exchange) -> None:
+        if not self._unflushed:
+            self.soon(self._flush)
+        self._unflushed.append(exchange)
+
+    def _flush(self) -> None:
+        exchanges, self._unflushed = self._unflushed, []
+        for exchange in exchanges:
+            exchange.flush()
 
     # Time.
 

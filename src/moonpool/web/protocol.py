@@ -95,6 +95,9 @@ class Hub(Protocol):
     def soon(self, run: Callable[[], object]) -> None:
         """Call it in the next turn of the loop."""
 
+    def flush_later(self, exchange: Exchange) -> None:
+        """Call its `flush` when this turn of the loop is over."""
+
 
 class Connection(asyncio.Protocol):
     """One client. Given to the loop by `listener.Server`, ticked by it."""
@@ -320,6 +323,9 @@ class Connection(asyncio.Protocol):
     @property
     def draining(self) -> bool:
         return self._hub.draining
+
+    def flush_later(self, exchange: Exchange) -> None:
+        self._hub.flush_later(exchange)
 
     def send(self, data: bytes) -> None:
         self._hub.counters.bytes_out += len(data)

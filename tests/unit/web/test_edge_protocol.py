@@ -300,7 +300,7 @@ def test_head_has_a_length_and_no_body() -> None:
 
 
 def test_a_stream_is_chunked() -> None:
-    """One chunk for each write, then the end mark; the connection is good for another request."""
+    """What one turn wrote is one write and one chunk, then the end mark; the connection can take a request again."""
     edge = Edge()
     wire = edge.connect()
     feed(wire, request(BODY))
@@ -309,12 +309,23 @@ def test_a_stream_is_chunked() -> None:
     exchange.write(b"data: 1\n\n")
     exchange.write(b"")
     exchange.write(b"data: 2\n\n")
+    assert not wire.sent
+    edge.turn()
+    assert wire.writes == 1
+    assert wire.sent.endswith(b"\r\n\r\n12\r\ndata: 1\n\ndata: 2\n\n\r\n")
+    exchange.write(b"data: 3\n\n")
+    edge.turn()
+    edge.turn()
+    assert wire.writes == 2
+    exchange.write(b"data: 4\n\n")
     exchange.end()
+    assert wire.writes == 3
+    edge.turn()
+    assert wire.writes == 3
     [(status, fields, body)] = answers(wire.sent)
-    assert (status, body) == (200, b"data: 1\n\ndata: 2\n\n")
+    assert (status, body) == (200, b"data: 1\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\n")
     assert fields["cache-control"] == "no-cache"
     assert "content-length" not in fields
-    assert wire.writes == 4
     feed(wire, request(BODY))
     assert len(edge.exchanges) == 2
 
@@ -470,6 +481,7 @@ def test_a_fault_of_a_listener_stops_nothing() -> None:
         edge.exchanges[-1].start(200, "text/plain", [])
         wire.stalled = True
         edge.exchanges[-1].write(b"x" * 100_000)
+    edge.turn()
     edge.pass_s(2)
     assert all(wire.aborted for wire in wires)
     assert len(edge.faults) == 3
@@ -586,6 +598,7 @@ def stream(edge: Edge, wire: Wire) -> tuple[Exchange, Ear]:
     exchange, ear = edge.exchanges[-1], Ear()
     exchange.listen(ear)
     exchange.start(200, "text/plain", [])
+    edge.turn()
     return exchange, ear
 
 
@@ -596,8 +609,11 @@ def test_back_pressure_reaches_the_listener() -> None:
     exchange, ear = stream(edge, wire)
     wire.stalled = True
     exchange.write(b"x" * 30_000)
+    edge.turn()
     assert ear.heard == []
     exchange.write(b"x" * 30_000)
+    assert ear.heard == []
+    edge.turn()
     assert ear.heard == ["pause"]
     wire.take()
     assert ear.heard == ["pause", "resume"]
@@ -610,6 +626,7 @@ def test_a_listener_that_comes_late_hears_what_happened() -> None:
     exchange, _ = stream(edge, wire)
     wire.stalled = True
     exchange.write(b"x" * 60_000)
+    edge.turn()
     late = Ear()
     exchange.listen(late)
     assert late.heard == ["pause"]
@@ -627,6 +644,7 @@ def test_a_client_that_takes_nothing_is_cut() -> None:
     exchange, ear = stream(edge, wire)
     wire.stalled = True
     exchange.write(b"x" * 100_000)
+    edge.turn()
     edge.pass_s(29.5)
     assert not wire.aborted
     edge.pass_s(1)
@@ -644,6 +662,7 @@ def test_a_slow_client_is_not_cut() -> None:
     exchange, ear = stream(edge, wire)
     wire.stalled = True
     exchange.write(b"x" * 100_000)
+    edge.turn()
     for _ in range(8):
         edge.pass_s(20)
         wire.take(10)
