@@ -10,16 +10,20 @@ import asyncio
 import itertools
 import os
 import threading
+import tomllib
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import moonpool
 from moonpool.dialects.llamacpp import LlamaCpp
 from moonpool.errors import Problem
 from moonpool.later import Later
 from moonpool.transports.http import HttpTransport
 from moonpool.transports.llama import Embedded, LlamaTransport
+from moonpool.transports.weights import pull
 from moonpool.words import (
     Call,
     Event,
@@ -37,6 +41,8 @@ from moonpool.words import (
     Usage,
 )
 
+SOURCE = Path(moonpool.__file__).parent
+MODEL = "qwen2.5-coder-0.5b"
 DEADLINE_S = 120.0
 HOST = Host(name="embedded", dialect="llamacpp", transport="llama")
 CONTEXT = 2048
@@ -51,10 +57,9 @@ def weights_folder() -> Path:
 
 def weights_path() -> Path:
     """The verified file; fetched when this machine has none. Processes that ask at once fetch it once."""
-    from moonpool.catalog import weights
-    from moonpool.transports.weights import pull
-
-    return pull(weights(), weights_folder())
+    row = tomllib.loads((SOURCE / "catalog" / "weights.toml").read_text(encoding="utf-8"))["weights"][MODEL]
+    sources = [SimpleNamespace(**source) for source in row.pop("sources")]
+    return pull(SimpleNamespace(**row, sources=sources), weights_folder())
 
 
 def call(fields: dict[str, Any], operation: Any = "chat") -> Call:
@@ -73,7 +78,7 @@ def call(fields: dict[str, Any], operation: Any = "chat") -> Call:
 
 
 def target(**options: Any) -> Target:
-    return Target(HOST, "qwen2.5-coder-0.5b", options={"budget": 48, "context": CONTEXT, **options})
+    return Target(HOST, MODEL, options={"budget": 48, "context": CONTEXT, **options})
 
 
 class Answer:
@@ -168,8 +173,8 @@ class Model:
         self._folder = folder
         self._weights = weights
         self._parallel = parallel
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.transport: LlamaTransport
 
     def __enter__(self) -> Model:
@@ -179,12 +184,12 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self._do(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(DEADLINE_S)
-        self._loop.close()
+        self.loop.close()
 
     def _do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE_S)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(DEADLINE_S)
 
     async def _start(self) -> None:
         self._http = HttpTransport()
@@ -205,7 +210,7 @@ class Model:
     ) -> Future[Answer]:
         """Ask; the answer is in the future. `began` is set at its first event."""
         asked = self._ask(call(fields, operation), target(**options), began)
-        return asyncio.run_coroutine_threadsafe(asked, self._loop)
+        return asyncio.run_coroutine_threadsafe(asked, self.loop)
 
     def ask(self, fields: dict[str, Any], operation: Any = "chat", **options: Any) -> Answer:
         """One whole answer; its problem, if any, is in it."""

@@ -63,7 +63,9 @@ def _candidate(one: Candidate, prompt: str) -> Generator[Outbound | Events, Any,
     if plan.thinking or plan.prefix_reasoning:
         voice = Voice(one, Reasoning, strip=not plan.prefix_reasoning)
         lead += plan.prefix_reasoning
-        done = yield from one.run(lead, voice, limit=plan.budget, reasoning=True, stops=[CLOSE])
+        # The blanks before the mark that ends the thinking belong to the mark.
+        guard = Guard(BLANKS)
+        done = yield from one.run(lead, voice, limit=plan.budget, guard=guard, reasoning=True, stops=[CLOSE])
         if plan.limit_counts_thinking:
             one.spend(done)
         if one.spent(done):
@@ -214,6 +216,7 @@ def completion(plan: Plan) -> Flow:
         stops = plan.stops + ([border] if border else [])
         run = one.run(prompt, voice, limit=one.left, guard=guard, stops=stops, suffix=suffix)
         if fields.get("echo"):
+            one.offset = len(prompt)
             run = _echoed(run, prompt, index)
         done = yield from run
         held = done.held

@@ -188,7 +188,7 @@ class Voice:
 
     def _event(self, kind: type[Text] | type[Reasoning], text: str, odds: list[Probability]) -> Events:
         if self._strip:
-            text = text.lstrip("\r\n")
+            text = text.lstrip("\r\n " if kind is Reasoning else "\r\n")
             if not text:
                 return ()
             self._strip = False

