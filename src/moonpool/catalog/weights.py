@@ -38,7 +38,7 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
     thinks: bool
     window: int
     sources: tuple[Source, ...]
-    sampling: dict[str, float] = {}
+    sampling: dict[str, int | float] = {}
 
 
 @functools.cache
