@@ -137,7 +137,6 @@ class Connection(asyncio.Protocol):
     def _run(self, buffer: bytes | bytearray) -> None:
         """Serve the requests in `buffer`, in order, until one is not whole, or its answer takes time."""
         self._running = True
-        self._buffer = b""
         start = 0
         try:
             while start < len(buffer) and self._exchange is None and not self.paused and not self._state:

@@ -100,7 +100,21 @@ def test_hosts_that_are_wrong(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "length", ["+5", "5,5", "0x5", "-1", "1" + "0" * 30, "", "5 5", "5;", "\xb2", "５".encode().decode("latin-1")]
+    "length",
+    [
+        "+5",
+        "5,5",
+        "0x5",
+        "-1",
+        "1" + "0" * 30,
+        "",
+        "5 5",
+        "5;",
+        "\xa05",
+        "5\x85",
+        "\xb2",
+        "５".encode().decode("latin-1"),
+    ],
 )
 def test_lengths_that_are_wrong(length: str) -> None:
     """A length is one to nineteen digits (case 145)."""

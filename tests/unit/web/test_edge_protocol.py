@@ -252,9 +252,11 @@ def test_expect_is_answered_when_the_body_waits_for_it() -> None:
     assert wire.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
     feed(wire, BODY)
     assert answers(wire.sent)[0][0] == 200
-    wire = edge.connect()
-    feed(wire, whole)
-    assert wire.sent.startswith(b"HTTP/1.1 200")
+    for pieces in ([whole], [whole[:-1], whole[-1:]]):
+        wire = edge.connect()
+        for piece in pieces:
+            feed(wire, piece)
+        assert wire.sent.startswith(b"HTTP/1.1 200")
     wire = edge.connect()
     feed(wire, b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 101\r\n\r\n")
     assert refusal(wire)[0] == 413
@@ -359,13 +361,19 @@ def test_a_cut_answer_has_no_end_mark() -> None:
     assert ear.heard == []
 
 
-def test_nothing_is_written_after_the_end() -> None:
+@pytest.mark.parametrize("streamed", [False, True])
+def test_nothing_is_written_after_the_end(streamed: bool) -> None:
     """Whoever holds on to an exchange cannot write into the next answer."""
     edge = Edge()
     wire = edge.connect()
     feed(wire, request(b"1") + request(b"2"))
     first = edge.exchanges[0]
-    first.whole(200, "text/plain", [], b"first")
+    if streamed:
+        first.start(200, "text/plain", [])
+        first.write(b"first")
+        first.end()
+    else:
+        first.whole(200, "text/plain", [], b"first")
     edge.turn()
     before = bytes(wire.sent)
     first.whole(200, "text/plain", [], b"again")
@@ -373,6 +381,7 @@ def test_nothing_is_written_after_the_end() -> None:
     first.write(b"again")
     first.end()
     first.cut()
+    edge.turn()
     assert wire.sent == before
     assert not wire.closing
     edge.exchanges[1].whole(200, "text/plain", [], b"second")
