@@ -11,9 +11,11 @@ from typing import Final
 
 from moonpool.dialects.base import Dialect
 from moonpool.dialects.deepseek import DeepSeek
+from moonpool.dialects.llamacpp import LlamaCpp
 from moonpool.dialects.openai import OpenAI
 
 DIALECTS: Final[dict[str, Dialect]] = {
     "openai": OpenAI(),
     "deepseek": DeepSeek(),
+    "llamacpp": LlamaCpp(),
 }

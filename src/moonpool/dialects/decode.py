@@ -201,8 +201,7 @@ class Decoder:
         as_is = True
         for choice in answer.choices or ():
             as_is &= self._choice(choice, choice.delta or choice.message, False, events)
-        if answer.usage is not None and (usage := read_usage(answer.usage)) is not None:
-            events.append(Metered(usage))
+        as_is &= _add_usage(answer.usage, events)
         if self._is_busy(events):
             return self._fail(Problem("upstream.busy", detail="insufficient_system_resource before any output"))
         if len(events) == 1 and type(events[0]) in (Text, Reasoning) and self._lessons < _LESSONS_MAX:
@@ -224,8 +223,7 @@ class Decoder:
         as_is = True
         for choice in answer.choices:
             as_is &= self._choice(choice, choice.message or choice.delta, True, events)
-        if answer.usage is not None and (usage := read_usage(answer.usage)) is not None:
-            events.append(Metered(usage))
+        as_is &= _add_usage(answer.usage, events)
         if self._is_busy(events):
             return self._fail(Problem("upstream.busy", detail="insufficient_system_resource before any output"))
         return Frame(body if as_is else b"", tuple(events))
@@ -262,7 +260,7 @@ class Decoder:
                 events.append(Text(content, index, logprobs))
             if message.tool_calls:
                 self._output = True
-                events += self._slots.setdefault(index, Slots(index)).read(message.tool_calls)
+                as_is &= self._slots.setdefault(index, Slots(index)).read(message.tool_calls, whole, events)
         if type(choice.text) is str and choice.text:
             self._output = True
             events.append(Text(choice.text, index, logprobs))
@@ -302,6 +300,16 @@ class Decoder:
             seen = message.reasoning if message.reasoning_content is None else message.reasoning_content
         if seen == probe:
             self._lane = (before, after, type(event), event.index, as_is)
+
+
+def _add_usage(value: Any, events: list[Event]) -> bool:
+    """False for a usage that cannot be right: the client must not read it either."""
+    if value is None:
+        return True
+    usage = read_usage(value)
+    if usage is not None:
+        events.append(Metered(usage))
+    return usage is not None
 
 
 def _text(value: Any) -> str | None:

@@ -67,7 +67,7 @@ class _Stream:
     """
 
     __slots__ = (
-        "_apart", "_chunks", "_finished", "_held", "_identity", "_include", "_operation", "_sent", "_thinking",
+        "_apart", "_chunks", "_finished", "_held", "_identity", "_include", "_operation", "_running", "_sent", "_thinking",
         "_usage", "_usage_sent", "_verbatim",
     )  # fmt: skip
 
@@ -84,6 +84,7 @@ class _Stream:
         self._held: bytes | Finished | None = None  # the last chunk, waiting for its usage: as bytes or to be built
         self._usage: Usage | None = None
         self._usage_sent = False
+        self._running = False  # the host sends running totals, so the one on its last chunk may not be the last
 
     def feed(self, frame: Frame) -> bytes:
         raw = frame.raw
@@ -146,13 +147,14 @@ class _Stream:
             self._usage = usage
             if not finished and not says and len(events) == 1:
                 return self._meter(raw)
+            self._running |= not finished
         out = self._release(None) if events else b""
         if not self._sent:
             self._sent = True
             chunks.role_was_sent()
         if finished:
             self._finished = True
-            if usage is not None and not self._apart:
+            if usage is not None and not self._apart and not self._running:
                 self._usage_sent = True
                 return out + safe(raw)
             raw = self._with_usage(raw, None) if usage is not None else raw
@@ -200,7 +202,7 @@ class _Stream:
     def _build(self, frame: Frame) -> bytes:
         chunks = self._start(frame)
         out = []
-        metered = False
+        metered = finished = False
         for piece in frame.events:
             kind = type(piece)
             if kind is Text:
@@ -217,9 +219,10 @@ class _Stream:
                 metered = True
             elif kind is Finished:
                 out.append(self._release(None))
-                self._finished = True
+                self._finished = finished = True
                 self._held = piece  # type: ignore[assignment]
-        if self._held is not None and (metered or self._apart):
+        self._running |= metered and not self._finished
+        if self._held is not None and (self._apart or (metered and not (finished and self._running))):
             out.append(self._release(None if self._apart else self._usage))
         return b"".join(out)
 
@@ -357,5 +360,5 @@ def _joined(logprobs: Any, more: Any) -> Any:
     joined = dict(logprobs)
     for name, value in more.items():
         before = joined.get(name)
-        joined[name] = before + value if type(before) is list and type(value) is list else (value or before)
+        joined[name] = before + value if type(before) is list and type(value) is list else value
     return joined

@@ -25,41 +25,49 @@ class Slots:
         self._ids: list[str] = []
         self._unnamed: dict[int, str] = {}  # slot -> arguments that came before the name
 
-    def read(self, deltas: Any) -> list[Event]:
-        """The events of one `tool_calls` member; what is not a list of objects says nothing."""
-        if type(deltas) is not list:
-            return []
-        events: list[Event] = []
-        for delta in deltas:
-            if type(delta) is dict:
-                self._one(delta, events)
-        return events
+    def read(self, deltas: Any, whole: bool, events: list[Event]) -> bool:
+        """Add the events of one `tool_calls` member; what is not a list of objects says nothing.
 
-    def _one(self, delta: dict[str, Any], events: list[Event]) -> None:
+        False when a client that joins deltas by index would read something else than these events.
+        """
+        if type(deltas) is not list:
+            return False
+        as_is = True
+        for delta in deltas:
+            as_is &= type(delta) is dict and self._one(delta, whole, events)
+        return as_is
+
+    def _one(self, delta: dict[str, Any], whole: bool, events: list[Event]) -> bool:
         function = delta.get("function")
         if type(function) is not dict:
             function = {}
         call_id, name = _word(delta.get("id")), _word(function.get("name"))
         arguments = function.get("arguments")
+        as_is = True
         if arguments is None:
             arguments = ""
         elif type(arguments) is not str:
             arguments = json.dumps(arguments, ensure_ascii=False)
+            as_is = False
         slot = self._slot(delta.get("index"), call_id, name)
         if slot is None:
             slot = len(self._ids)
             self._ids.append(call_id)
             self._by_key[delta["index"] if type(delta.get("index")) is int else call_id or f"#{slot}"] = slot
             self._unnamed[slot] = ""
+        as_is &= delta.get("index") == slot or (whole and "index" not in delta)
         if slot in self._unnamed:
             self._ids[slot] = self._ids[slot] or call_id
             if not name:
                 self._unnamed[slot] += arguments
-                return
+                return as_is
             arguments = self._unnamed.pop(slot) + arguments
             events.append(ToolCall(slot, self._ids[slot] or None, name, arguments, self._candidate))
-        elif arguments:
-            events.append(ToolCall(slot, None, None, arguments, self._candidate))
+        else:
+            as_is &= not name and not call_id
+            if arguments:
+                events.append(ToolCall(slot, None, None, arguments, self._candidate))
+        return as_is
 
     def _slot(self, index: Any, call_id: str, name: str) -> int | None:
         """The slot that a delta goes on with, None when it begins a call."""

@@ -1,0 +1,206 @@
+"""The encoder where transcripts do not reach: the other form of usage, streams made whole, ends without an end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moonpool.dialects import DIALECTS
+from moonpool.dialects.base import Identity
+from moonpool.words import Call, Event, Finished, Frame, Metered, Reasoning, Started, Text, ToolCall, Usage
+
+CLIENT = DIALECTS["deepseek"]
+OURS = Identity("ours", 7, "asked-for", "fp_ours")
+USAGE = Usage(12, 8, 5)
+APART = {"usage": "chunk"}
+
+
+def call(**fields: Any) -> Call:
+    body = {"model": "asked-for", "messages": [{"role": "user", "content": "x"}], **fields}
+    return CLIENT.parse_call("chat", json.dumps(body).encode(), "id")
+
+
+STREAM = call(stream=True)
+STREAM_USAGE = call(stream=True, stream_options={"include_usage": True})
+WHOLE = call()
+
+
+def encode(
+    asked: Call, frames: list[Frame], *, verbatim: bool = False, switches: dict[str, str] | None = None
+) -> bytes:
+    encoder = CLIENT.encoder(asked, OURS, verbatim, switches or {})
+    return b"".join([encoder.feed(frame) for frame in frames] + [encoder.finish()])
+
+
+def built(asked: Call, *events: Event, **more: Any) -> bytes:
+    return encode(asked, [Frame(b"", (event,)) for event in events], **more)
+
+
+def chunks(raw: bytes) -> list[dict[str, Any]]:
+    """The chunks of a stream that ends as it should."""
+    events = raw.decode().split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+
+
+def deltas(raw: bytes) -> list[dict[str, Any]]:
+    return [chunk["choices"][0]["delta"] for chunk in chunks(raw)]
+
+
+def test_usage_apart() -> None:
+    """The switch gives OpenAI's form to those who asked for usage: null everywhere, then a chunk without choices."""
+    events = [Started(), Text("a"), Finished("stop"), Metered(USAGE)]
+    found = chunks(built(STREAM_USAGE, *events, switches=APART))
+    assert [chunk["usage"] for chunk in found[:-1]] == [None] * (len(found) - 1)
+    assert (found[-1]["choices"], found[-1]["usage"]["total_tokens"]) == ([], 25)
+    found = chunks(built(STREAM, *events, switches=APART))
+    assert found[-1]["choices"][0]["finish_reason"] == "stop"
+    assert found[-1]["usage"]["total_tokens"] == 25
+    assert all("usage" not in chunk for chunk in found[:-1])
+
+
+def test_usage_apart_from_handed_on_bytes() -> None:
+    """The same switch where the host's own bytes go on, whichever form the host has."""
+
+    def own(usage: Any, *choices: Any) -> bytes:
+        return b"data: " + json.dumps({"id": "h", "choices": choices, "usage": usage, "x": 1}).encode() + b"\n\n"
+
+    theirs = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+    text = Frame(own(None, {"index": 0, "delta": {"content": "a"}}), (Started("h"), Text("a")))
+    last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    on_finish = [text, Frame(own(theirs, last), (Finished("stop"), Metered(Usage(20, 0, 5))))]
+    behind = [text, Frame(own(None, last), (Finished("stop"),)), Frame(own(theirs), (Metered(Usage(20, 0, 5)),))]
+    for frames in (on_finish, behind):
+        found = chunks(encode(STREAM_USAGE, frames, verbatim=True, switches=APART))
+        assert [chunk["usage"] is None for chunk in found] == [True, True, False]
+        assert found[-1]["choices"] == []
+        assert found[1]["x"] == 1
+        found = chunks(encode(STREAM_USAGE, frames, verbatim=True))
+        assert [chunk["usage"] is None for chunk in found] == [True, False]
+        assert found[-1]["usage"]["total_tokens"] == 25
+        assert found[-1]["x"] == 1
+
+
+def test_names() -> None:
+    """Built answers carry our names, and who spoke: our word for it first, else the host's."""
+    started = Started("theirs", "their-model", 1, "fp_theirs")
+    head = chunks(built(STREAM, started, Text("a"), Finished("stop")))[0]
+    assert (head["id"], head["created"], head["model"], head["system_fingerprint"]) == (
+        "ours",
+        7,
+        "asked-for",
+        "fp_ours",
+    )
+    silent = msgspec.structs.replace(OURS, fingerprint=None)
+    encoder = CLIENT.encoder(WHOLE, silent, False, {})
+    encoder.feed(Frame(b"", (started, Text("a"), Finished("stop"))))
+    assert json.loads(encoder.finish())["system_fingerprint"] == "fp_theirs"
+
+
+def test_the_form_waits_for_what_comes_first() -> None:
+    """Whether an answer thinks is known with its first words, in whatever frames they come."""
+    assert deltas(built(STREAM, Started(), Text("a"), Finished("stop")))[0] == {"role": "assistant", "content": ""}
+    thinking = deltas(built(STREAM, Started(), Reasoning("r"), Text("a"), Finished("stop")))
+    assert thinking == [
+        {"role": "assistant", "content": None, "reasoning_content": ""},
+        {"content": None, "reasoning_content": "r"},
+        {"content": "a", "reasoning_content": None},
+        {"content": "", "reasoning_content": None},
+    ]
+    assert deltas(built(STREAM, Finished("stop"))) == [{"role": "assistant", "content": ""}, {"content": ""}]
+
+
+def test_tool_calls_open_before_their_arguments() -> None:
+    """A call that comes in one piece is opened and filled in two; one without an id gets a lasting one."""
+    events = (Started(), ToolCall(0, None, "f", '{"a": 1}'), Finished("tool_calls"))
+    found = deltas(built(STREAM, *events))
+    opened, filled = found[1]["tool_calls"][0], found[2]["tool_calls"][0]
+    assert opened["function"] == {"name": "f", "arguments": ""}
+    assert opened["id"].startswith("call_00_")
+    assert filled == {"index": 0, "function": {"arguments": '{"a": 1}'}}
+    whole = json.loads(built(WHOLE, *events))["choices"][0]["message"]
+    assert whole["content"] == ""
+    assert whole["tool_calls"][0]["id"] == opened["id"]
+
+
+def test_done_without_a_reason() -> None:
+    """Clients wait for a finish_reason, so there always is one."""
+    assert chunks(built(STREAM, Started(), Text("a"), Metered(USAGE)))[-1]["choices"][0]["finish_reason"] == "stop"
+    assert json.loads(built(WHOLE, Started(), Text("a")))["choices"][0]["finish_reason"] == "stop"
+    assert json.loads(built(WHOLE, ToolCall(0, "c", "f", "{}")))["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_comments_and_end_marks_of_a_host_are_not_handed_on() -> None:
+    """We send our own, once (PROVIDERS 5.3 no. 4)."""
+    frames = [Frame(b": keep-alive\n\n"), Frame(b"data: [DONE]\n\n")]
+    text = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+    raw = encode(STREAM, [*frames, Frame(text, (Started(), Text("a"), Finished("stop"))), *frames], verbatim=True)
+    assert raw == text + b"data: [DONE]\n\n"
+
+
+def test_usage_found_out_afterwards() -> None:
+    """A frame with nothing but usage, from whoever counted, reaches the last chunk and the whole body."""
+    body = b'{"id":"h","choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],"x":1}'
+    frames = [Frame(body, (Started("h"), Text("a"), Finished("stop"))), Frame(b"", (Metered(USAGE),))]
+    value = json.loads(encode(WHOLE, frames, verbatim=True))
+    assert (value["x"], value["usage"]["total_tokens"]) == (1, 25)
+    assert encode(WHOLE, frames[:1], verbatim=True) == body
+    assert chunks(encode(STREAM, frames, verbatim=True))[-1]["usage"]["total_tokens"] == 25
+
+
+_events = st.lists(
+    st.one_of(
+        st.builds(Text, st.text(max_size=5), st.sampled_from([0, 0, 1])),
+        st.builds(Reasoning, st.text(max_size=5), st.sampled_from([0, 0, 1])),
+        st.builds(ToolCall, st.just(0), st.just("c"), st.just("f"), st.text(max_size=5)),
+        st.just(Metered(USAGE)),
+    ),
+    max_size=8,
+)
+
+
+@given(_events, st.booleans(), st.booleans())
+def test_streamed_and_whole_say_the_same(events: list[Event], include: bool, apart: bool) -> None:
+    """Joined, the pieces of a stream are the whole answer; usage stands in one chunk; every event is one line."""
+    seen = {event.index for event in events if not isinstance(event, Metered | Started)}
+    events = [Started("h"), *events, *(Finished("stop", index) for index in sorted(seen or {0})), Metered(USAGE)]
+    streamed = built(STREAM_USAGE if include else STREAM, *events, switches=APART if apart else {})
+    assert len(streamed.decode().splitlines()) == streamed.count(b"\n")
+    found = chunks(streamed)
+    assert sum(chunk.get("usage") is not None for chunk in found) == 1
+    assert found[-1]["usage"]["total_tokens"] == 25
+    joined: dict[int, tuple[str, str, str]] = {}
+    for chunk in found:
+        for choice in chunk["choices"]:
+            text, thought, arguments = joined.get(choice["index"], ("", "", ""))
+            delta = choice["delta"]
+            for made in delta.get("tool_calls") or ():
+                arguments += made["function"]["arguments"]
+            text += delta.get("content") or ""
+            joined[choice["index"]] = (text, thought + (delta.get("reasoning_content") or ""), arguments)
+    whole = json.loads(built(WHOLE, *events))
+    assert whole["usage"]["total_tokens"] == 25
+    for choice in whole["choices"]:
+        message = choice["message"]
+        arguments = "".join(made["function"]["arguments"] for made in message.get("tool_calls", ()))
+        assert joined[choice["index"]] == (message["content"], message.get("reasoning_content", ""), arguments)
+    assert len(joined) == len(whole["choices"])
+
+
+@pytest.mark.parametrize("asked", [STREAM, WHOLE])
+def test_log_probabilities_of_pieces_are_joined(asked: Call) -> None:
+    """They ride on their text in a stream; in a whole answer the lists are one after the other."""
+    one = {"content": [{"token": "a", "logprob": -1.0}]}
+    two = {"content": [{"token": "b", "logprob": -9999.0}], "reasoning_content": []}
+    raw = built(asked, Started(), Text("a", 0, one), Text("b", 0, two), Finished("stop"))
+    if asked.stream:
+        assert [chunk["choices"][0]["logprobs"] for chunk in chunks(raw)] == [None, one, two, None]
+    else:
+        assert json.loads(raw)["choices"][0]["logprobs"] == {
+            "content": [*one["content"], *two["content"]], "reasoning_content": [],
+        }  # fmt: skip
