@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -33,8 +34,18 @@ class ConfigError(ValueError):
         super().__init__(": ".join(part for part in (file, key, sentence) if part))
 
 
-def _of(help_text: str, **bounds: float) -> Meta:
-    return Meta(description=help_text, **bounds)  # type: ignore[arg-type]
+class Secret(str):
+    """A text whose `repr` is masked, and with it every dump of a record that holds it. It is itself wherever it is
+    formatted or sent; what prints records for people uses `masked`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(masked(self)) if self else "''"
+
+
+def _of(help_text: str, **bounds: Any) -> Any:
+    return Meta(description=help_text, **bounds)
 
 
 class Edge(Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +57,9 @@ class Edge(Struct, frozen=True, forbid_unknown_fields=True):
     stall_s: Annotated[float, _of("Seconds a client may take nothing while an answer waits for it.", gt=0)] = 30.0
     drain_s: Annotated[float, _of("Seconds running answers have to end when the server stops.", ge=0)] = 30.0
     body_bytes_max: Annotated[int, _of("Largest body of a request, in bytes.", ge=1024)] = 4 * 1024 * 1024
+    head_bytes_max: Annotated[int, _of("Largest head of a request, in bytes.", ge=1024)] = 16 * 1024
+    fields_max: Annotated[int, _of("Most header fields of a request.", ge=8)] = 100
+    target_bytes_max: Annotated[int, _of("Longest address of a request, in bytes.", ge=64)] = 4 * 1024
     high_water_bytes: Annotated[
         int, _of("Bytes that may wait for a client before the host is read no further.", ge=4096)
     ] = 32 * 1024
@@ -60,6 +74,10 @@ class Streams(Struct, frozen=True, forbid_unknown_fields=True):
     keepalive_s: Annotated[
         int, _of("Seconds of silence after which a client gets a comment, or a blank line; 0 for never.", ge=0)
     ] = 10
+    usage: Annotated[
+        Literal["finish", "chunk"],
+        _of("Where a stream says its usage: on the chunk that finishes, or on a chunk of its own after it."),
+    ] = "finish"
 
 
 class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +91,7 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: Annotated[int, _of("Connections to one host at once.", ge=1)] = 4096
     head_bytes_max: Annotated[int, _of("Largest head of a host's answer, in bytes.", ge=1024)] = 65536
     body_bytes_max: Annotated[int, _of("Largest body of a host's answer, in bytes.", ge=65536)] = 64 * 1024 * 1024
+    event_bytes_max: Annotated[int, _of("Largest single event of a stream, in bytes.", ge=1024)] = 1024 * 1024
 
 
 class Embedded(Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +115,7 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
     requests: Annotated[bool, _of("Whether each request leaves a line.")] = True
+    format: Annotated[Literal["json"], _of("The form of a line.")] = "json"
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,9 +126,14 @@ class Declared(Struct, frozen=True, forbid_unknown_fields=True):
     post_paid: Annotated[bool, _of("Whether it may use more than its funds and pays afterwards.")] = False
     concurrency: Annotated[int, _of("Requests at once, over all of its keys.", ge=1)] = 100
 
-    def secrets(self, environ: Mapping[str, str]) -> list[str]:
-        """The keys themselves. Raises ConfigError for one that is not there."""
-        return [secret(text, environ, f"accounts.{self.name}.keys") for text in self.keys]
+    def secrets(self, environ: Mapping[str, str]) -> list[Secret]:
+        """The keys themselves. Raises ConfigError for one that is not there, or that anybody could guess."""
+        key = f"accounts.{self.name}.keys"
+        found = [secret(text, environ, key) for text in self.keys]
+        for text in found:
+            if _GUESSED.fullmatch(text):
+                raise ConfigError("", key, f"{masked(text)} is a placeholder that anybody could guess; choose a key.")
+        return found
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,13 +200,35 @@ def load(path: str | Path | None, environ: Mapping[str, str], overrides: Mapping
     try:
         settings = msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
-        sentence, _, where = str(error).partition(" - at `$")
-        raise ConfigError(name, where.strip("`.") or "", f"{sentence}.") from None
+        raise explained(error, name) from None
     _sound(settings)
     return settings
 
 
-def secret(text: str, environ: Mapping[str, str], key: str) -> str:
+_GUESSED: Final = re.compile(
+    r"change-?me|secret|password|default|test|(sk-)?x*|(sk-)?your[-_ ]?(api[-_ ]?)?key|<.*>", re.IGNORECASE
+)
+
+
+_KINDS: Final = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "a table",
+    "array": "a list",
+}
+
+
+def explained(error: msgspec.ValidationError, file: str, above: str = "") -> ConfigError:
+    """The same in the words of a TOML file; `above` is the dotted name of the table that was looked at."""
+    sentence, _, where = str(error).partition(" - at `$")
+    sentence = re.sub(r"`(\w+)(?: \| null)?`", lambda found: _KINDS.get(found[1], found[0]), sentence)
+    key = f"{above}{where.removesuffix('`')}".strip(".")
+    return ConfigError(file, key, f"{sentence[0].lower()}{sentence[1:]}.")
+
+
+def secret(text: str, environ: Mapping[str, str], key: str) -> Secret:
     """A secret that is given as itself, as `env:NAME` or as `file:/path`. Raises ConfigError when it is not there,
     is empty, or lies in a file that others may read."""
     kind, _, rest = text.partition(":")
@@ -189,7 +236,7 @@ def secret(text: str, environ: Mapping[str, str], key: str) -> str:
         value = environ.get(rest, "")
         if not value:
             raise ConfigError("", key, f"the environment has no {rest}.")
-        return value
+        return Secret(value)
     if kind == "file" and rest.startswith("/"):
         try:
             if stat.S_IMODE(os.stat(rest).st_mode) & 0o007:
@@ -197,19 +244,21 @@ def secret(text: str, environ: Mapping[str, str], key: str) -> str:
             value = Path(rest).read_text("utf-8").strip()
         except OSError as error:
             raise ConfigError("", key, f"{rest} cannot be read ({error.strerror}).") from None
+        except UnicodeDecodeError:
+            raise ConfigError("", key, f"{rest} holds no text.") from None
         if not value:
             raise ConfigError("", key, f"{rest} is empty.")
-        return value
+        return Secret(value)
     if not text:
         raise ConfigError("", key, "is empty.")
-    return text
+    return Secret(text)
 
 
 def masked(text: str) -> str:
     """How a secret is shown: where it comes from, or its last four characters at most."""
     if text.startswith(("env:", "file:/")):
         return text
-    return f"****{text[-4:]}" if len(text) >= 12 else "****"
+    return f"****{text[-4:]}" if len(text) >= 16 else "****"
 
 
 class Described(Struct, frozen=True):
@@ -277,10 +326,7 @@ def _known(table: Mapping[str, Any], record: type[Struct], file: str, prefix: st
     names = [name for name in hints if name != "file"]
     for key, value in table.items():
         if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            raise ConfigError(
-                file, f"{prefix}{key}", f"is no setting{f'; did you mean {prefix}{near[0]}?' if near else '.'}"
-            )
+            raise ConfigError(file, f"{prefix}{key}", f"is no setting{nearest(key, names, prefix)}")
         hint = hints[key]
         if isinstance(hint, type) and issubclass(hint, Struct) and isinstance(value, Mapping):
             _known(value, hint, file, f"{prefix}{key}.")
@@ -290,16 +336,28 @@ def _known(table: Mapping[str, Any], record: type[Struct], file: str, prefix: st
                     _known(row, Declared, file, f"accounts[{number}].")
 
 
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What to add to a sentence about an unknown name: the nearest that there is, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {prefix}{near[0]}?" if near else f"; there is: {', '.join(names) or 'none'}."
+
+
 def _put(table: dict[str, Any], key: str, value: Any) -> None:
     *folders, last = key.split(".")
     for folder in folders:
         table = table.setdefault(folder, {})
+        if not isinstance(table, dict):
+            return  # what stands there is wrong, and will be refused
     table[last] = value
 
 
 def _sound(settings: Settings) -> None:
     scheme = settings.store.partition("://")[0]
-    if scheme != "sqlite" or not settings.store.startswith("sqlite:///"):
+    name = settings.store.removeprefix("sqlite:///")
+    if scheme == "sqlite" and (name in {"", settings.store, ":memory:"} or "?" in name):
+        raise ConfigError(settings.file, "store", 'is written "sqlite:///FILE"; FILE is relative to home.')
+    if scheme != "sqlite":
         raise ConfigError(
             settings.file, "store", f'"{scheme}://" is not supported by this version; use "sqlite:///moonpool.db".'
         )
