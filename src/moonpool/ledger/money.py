@@ -31,7 +31,7 @@ def _parse(text: str, places: int) -> int:
     return int(whole + fraction.ljust(places, "0"))
 
 
-def per_token(per_million: str) -> int:
+def price_of(per_million: str) -> int:
     """Pico-units for each token of a price per million tokens ("0.28"). Raises ValueError with a sentence."""
     return _parse(per_million, _PER_MILLION_PLACES)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moonpool.ledger.money import UNIT_PICO, amount, bound, cost, decimal, exact, per_token
+from moonpool.ledger.money import UNIT_PICO, amount, bound, cost, decimal, exact, price_of
 from moonpool.words import Price, Usage
 
 TOKENS = st.integers(0, 2**31)
@@ -20,21 +20,21 @@ PRICES = st.builds(Price, PICO, PICO, PICO)
     ("per_million", "pico"),
     [("0", 0), ("0.0028", 2_800), ("0.003625", 3_625), ("0.02", 20_000), ("1", 1_000_000), ("13.50", 13_500_000)],
 )
-def test_price_per_million_is_whole_pico_per_token(per_million: str, pico: int) -> None:
+def test_price_per_million_is_whole_pico_price_of(per_million: str, pico: int) -> None:
     """Every published price is a whole number of pico-units for each token."""
-    assert per_token(per_million) == pico
+    assert price_of(per_million) == pico
 
 
 @pytest.mark.parametrize("text", ["", "-1", "+1", "1e3", "1,5", ".5", "5.", "0x1", "1_000", " 1", "١", "0.0000001"])
 def test_what_is_no_price_is_refused(text: str) -> None:
     """Signs, exponents, other digits and more decimals than can be kept are refused, never rounded."""
     with pytest.raises(ValueError, match=r"amount|decimals"):
-        per_token(text)
+        price_of(text)
 
 
 def test_cost_of_a_million_tokens_is_the_price() -> None:
     """A million tokens of each class cost what the price list says."""
-    price = Price(per_token("2"), per_token("0.2"), per_token("3"))
+    price = Price(price_of("2"), price_of("0.2"), price_of("3"))
     assert cost(Usage(10**6, 10**6, 10**6, 400_000), price) == amount("5.2")
 
 
