@@ -195,8 +195,14 @@ class Upstream:
                     self.changed.notify_all()
                 for step in self._script(request):
                     await (peer.send(step) if isinstance(step, bytes) else step(peer))
-        except (Gone, OSError, EOFError, asyncio.CancelledError):
+        except (Gone, OSError, EOFError):
             pass
+        except RuntimeError as error:
+            # uvloop's way to say that the client has gone.
+            if "closed" not in str(error):
+                raise
+        except asyncio.CancelledError:
+            writer.transport.abort()
         finally:
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):

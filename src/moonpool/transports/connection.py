@@ -113,7 +113,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._pool.opened(self)
         if self._dropped:
             transport.abort()
 

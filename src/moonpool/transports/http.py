@@ -16,7 +16,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Final
 
 from moonpool import __version__
 from moonpool.errors import Problem
@@ -29,6 +29,8 @@ from moonpool.transports.pool import Limits, Pool
 from moonpool.transports.proxy import Proxies
 from moonpool.transports.tls import system_context
 from moonpool.words import Host, Outbound
+
+_STOP_S: Final = 2.0
 
 
 class HttpTransport:
@@ -110,7 +112,8 @@ class HttpTransport:
             self.resolver.stop()
             self._set_stopped()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.shield(self._stopped)
+        # A loop that owes us a `connection_lost` must not keep the server from stopping.
+        await asyncio.wait([self._stopped], timeout=_STOP_S)
 
     def tick(self) -> None:
         """Look at every deadline now, and close what was idle too long."""

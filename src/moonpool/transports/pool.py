@@ -101,6 +101,7 @@ class Pool:
         """The exchange's slot goes over to its new connection."""
         exchange.dial = None
         connection.counted = True
+        self.client.live.add(connection)
         connection.run(exchange)
 
     def undialed(self, exchange: Exchange, problem: Problem) -> None:
@@ -110,9 +111,6 @@ class Pool:
         exchange.end(problem)
 
     # Connections.
-
-    def opened(self, connection: Connection) -> None:
-        self.client.live.add(connection)
 
     def lost(self, connection: Connection) -> None:
         self.client.forget(connection)
