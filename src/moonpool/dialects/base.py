@@ -62,7 +62,7 @@ class Dialect(Protocol):
 
     def decoder(self, call: Call, target: Target) -> Decoder: ...
 
-    def encoder(self, call: Call, identity: Identity, verbatim: bool, switches: dict[str, str]) -> Encoder:
+    def encoder(self, call: Call, identity: Identity, verbatim: bool, switches: Mapping[str, str]) -> Encoder:
         """`verbatim`: host and client are of one family and the model's name is the same, so a frame's own
         bytes may be handed on. `switches`: the key's (words.Key)."""
 

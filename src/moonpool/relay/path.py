@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from moonpool.catalog.catalog import Model
+from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
 from moonpool.dialects.base import Identity
 from moonpool.errors import Problem

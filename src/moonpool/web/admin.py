@@ -19,7 +19,8 @@ import msgspec
 from msgspec import Struct
 
 from moonpool import __version__
-from moonpool.catalog.catalog import Catalogue, Model
+from moonpool.catalog.catalog import Catalogue
+from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.later import Later
 from moonpool.ledger import keys as key_rules

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from moonpool.catalog.catalog import Model
+from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.later import drive
 from moonpool.ledger.money import decimal
