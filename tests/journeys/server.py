@@ -91,6 +91,10 @@ def _printed(output: Path, name: str) -> str | None:
     return found[1] if found else None
 
 
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""By this test process; another one may end them."""
+
+
 def start(home: Path) -> dict[str, Any]:
     home.mkdir()
     output = home.parent / "serve.txt"
@@ -106,6 +110,7 @@ def start(home: Path) -> dict[str, Any]:
     while time.monotonic() < until and not _pause(process):
         address, key = _printed(output, "Base URL"), _printed(output, "API key")
         if address and key:
+            _started[process.pid] = process
             return {"root": address.removesuffix("/v1"), "key": key, "home": str(home), "pid": process.pid, "users": 0}
     process.kill()
     process.wait()
@@ -115,9 +120,14 @@ def start(home: Path) -> dict[str, Any]:
 def end(pid: int, root: str) -> None:
     """Ask it to stop and wait until nobody listens any more; insist if it does not."""
     os.kill(pid, signal.SIGTERM)
+    mine = _started.pop(pid, None)
     host, _, port = root.removeprefix("http://").partition(":")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 45
     while time.monotonic() < until:
+        if mine is not None:
+            if _pause(mine):
+                return
+            continue
         try:
             with socket.create_connection((host, int(port)), 1) as probe:
                 probe.settimeout(0.2)
@@ -127,3 +137,4 @@ def end(pid: int, root: str) -> None:
         except OSError:
             return
     os.killpg(pid, signal.SIGKILL)
+    raise AssertionError("the server did not stop")
