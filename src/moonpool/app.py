@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 import uvloop
 
+from moonpool.catalog import weights_rows
 from moonpool.catalog.catalog import build
 from moonpool.dialects import DIALECTS
 from moonpool.errors import Problem
@@ -24,15 +25,17 @@ from moonpool.relay.meters import Meters
 from moonpool.relay.platform import Platform
 from moonpool.relay.reply import JSON, refuse
 from moonpool.relay.writer import Writer
-from moonpool.settings import Settings
+from moonpool.settings import ConfigError, Settings
 from moonpool.state.memory import MemoryLimiter
 from moonpool.state.sqlite import SqliteStore
 from moonpool.transports.base import Transport
 from moonpool.transports.http import HttpTransport
-from moonpool.transports.llama import LlamaTransport
+from moonpool.transports.llama import Embedded, LlamaTransport
+from moonpool.transports.weights_gguf import read_facts
 from moonpool.web import admin, ops
 from moonpool.web.data import DataPlane
 from moonpool.web.listener import Server
+from moonpool.web.protocol import Limits
 from moonpool.words import Account, Arrival, Key
 
 CLIENT_DIALECT: Final = "deepseek"
@@ -60,6 +63,24 @@ def request_ids() -> Callable[[], str]:
 def make_home(settings: Settings) -> None:
     """State lives there; only its owner may look inside."""
     Path(settings.home).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def weights_of(settings: Settings) -> tuple[Path, dict[str, Any]]:
+    """The file the embedded model runs on, and what a GGUF of the operator's own says of itself: `model`, `thinks`.
+
+    Raises ConfigError when that file cannot be read.
+    """
+    wanted = settings.embedded.model
+    rows = weights_rows()
+    row = next((row for row in rows if row.name == (wanted or rows[0].name)), None)
+    if row is not None:
+        return settings.weights_path() / row.file, {}
+    path = Path(wanted).expanduser()
+    try:
+        facts = read_facts(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(settings.file, "embedded.model", f"{error}.") from None
+    return path, {"model": facts.name, "thinks": facts.thinks}
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -91,8 +112,9 @@ class App:
         make_home(settings)
         journal = Journal(requests=settings.log.requests)
         journal.start()
-        catalogue = build(settings, self.environ)
-        self.transports = self._transports()
+        weights, facts = weights_of(settings)
+        catalogue = build(settings, self.environ, facts)
+        self.transports = self._transports(weights)
         await asyncio.gather(*(transport.start() for transport in self.transports.values()))
         await self.store.start()
         self.platform = Platform(
@@ -135,6 +157,7 @@ class App:
             self._pulse.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._pulse
+        await self.server.drained(1.0)
         await self.server.stop()
         await self.admin_server.stop()
         await asyncio.gather(*(transport.stop() for transport in self.transports.values()))
@@ -142,10 +165,10 @@ class App:
         self.platform.journal.note("stopped")
         self.platform.journal.stop()
 
-    def _transports(self) -> dict[str, Transport]:
+    def _transports(self, weights: Path) -> dict[str, Transport]:
         upstream, settings = self.settings.upstream, self.settings
         http = HttpTransport(
-            environ=self.environ,
+            proxies=self.environ,
             connections_max=upstream.connections_max,
             idle_s=upstream.idle_s,
             head_bytes_max=upstream.head_bytes_max,
@@ -153,7 +176,17 @@ class App:
         )
         transports: dict[str, Transport] = {"http": http}
         if settings.embedded.enabled:
-            self.embedded = LlamaTransport(http, settings)
+            own = settings.embedded
+            self.embedded = LlamaTransport(
+                http,
+                Embedded(
+                    weights=weights,
+                    log=settings.home_path() / "embedded.log",
+                    context=own.context,
+                    parallel=own.parallel,
+                    threads=own.threads,
+                ),
+            )
             transports["llama"] = self.embedded
         return transports
 
@@ -169,21 +202,37 @@ class App:
                 else:
                     writer.whole(page[0], page[1], [], page[2])
 
-        self.server = Server(
-            handle, edge=settings.edge, render=self._render, new_id=platform.new_id, fault=platform.journal.fault
+        def fault(error: BaseException, request_id: str) -> None:
+            platform.journal.fault(f"request {request_id}", error)
+
+        edge = settings.edge
+        limits = Limits(
+            head_s=edge.head_s,
+            body_s=edge.body_s,
+            body_bytes_max=edge.body_bytes_max,
+            idle_s=edge.idle_s,
+            stall_s=edge.stall_s,
+            high_water=edge.high_water_bytes,
+            connections_max=edge.connections_max,
         )
-        self.admin_server = Server(
-            self._admin, edge=settings.edge, render=self._render, new_id=platform.new_id, fault=platform.journal.fault
-        )
-        self.port = await self.server.listen(settings.host, settings.port)
-        await self.admin_server.listen_unix(settings.socket_path())
+        self.server = Server(handle, self._render, fault, limits=limits, new_id=platform.new_id)
+        self.admin_server = Server(self._admin, self._render, fault, limits=limits, new_id=platform.new_id)
+        self.port = await self.server.start(settings.host, settings.port)
+        await self.admin_server.start(path=settings.socket_path())
 
     def parts(self) -> dict[str, Any]:
         """See relay.platform.Platform.parts."""
+        counters = self.server.counters
         return {
             "store": self.store.trouble() or "ok",
             "embedded": self.embedded.status() if self.embedded is not None else None,
-            "connections": self.server.counts(),
+            "connections": {
+                "open": len(self.server.connections),
+                "accepted": counters.accepted,
+                "refused": counters.refused,
+                "requests": counters.requests,
+                "cut": counters.cut,
+            },
         }
 
     def _render(self, problem: Problem) -> bytes:

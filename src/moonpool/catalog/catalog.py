@@ -94,17 +94,15 @@ class ModelRow(Struct, forbid_unknown_fields=True):
         Literal["", "thinking_off"], Meta(description="thinking_off: thinking gives way to a forced tool_choice.")
     ] = ""
     can: Annotated[
-        list[str], Meta(description="What it can beyond text: tools thinking json_object prefix fim logprobs n.")
-    ] = [
-        "tools", "json_object", "prefix", "fim", "logprobs", "n",
-    ]  # fmt: skip
+        tuple[str, ...], Meta(description="What it can beyond text: tools thinking json_object prefix fim logprobs n.")
+    ] = ("tools", "json_object", "prefix", "fim", "logprobs", "n")
     replay: Annotated[
         Literal["reject", "strip", "keep"], Meta(description="What becomes of reasoning_content in the messages.")
     ] = "keep"
     released: Annotated[datetime.date, Meta(description="When it came out; GET /models gives it as created.")] = (
         datetime.date(2025, 1, 1)
     )
-    rules: Annotated[list[str], Meta(description="Sets of field rules that apply, later ones win.")] = ["common"]
+    rules: Annotated[tuple[str, ...], Meta(description="Sets of field rules that apply, later ones win.")] = ("common",)
     hosts: Annotated[
         list[str | Served],
         Meta(description="Hosts in order of preference: names, or tables with name, model, weight, options."),

@@ -38,7 +38,7 @@ _NULL_USAGE: Final = b',"usage":null}\n\n'
 _read: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def make_encoder(call: Call, identity: Identity, verbatim: bool, switches: dict[str, str]) -> Encoder:
+def make_encoder(call: Call, identity: Identity, verbatim: bool, switches: Mapping[str, str]) -> Encoder:
     if not call.stream:
         return _Whole(call.operation, identity, verbatim)
     apart = call.include_usage and switches.get("usage") == "chunk"
@@ -67,8 +67,8 @@ class _Stream:
     """
 
     __slots__ = (
-        "_apart", "_chunks", "_finished", "_held", "_identity", "_include", "_operation", "_running", "_sent", "_thinking",
-        "_usage", "_usage_sent", "_verbatim",
+        "_apart", "_chunks", "_finished", "_held", "_identity", "_include", "_operation", "_running", "_sent",
+        "_thinking", "_usage", "_usage_sent", "_verbatim",
     )  # fmt: skip
 
     def __init__(self, operation: Operation, identity: Identity, verbatim: bool, include: bool, apart: bool) -> None:

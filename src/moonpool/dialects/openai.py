@@ -44,7 +44,7 @@ class OpenAI:
     def decoder(self, call: Call, target: Target) -> Decoder:
         return FamilyDecoder(self.parse_problem)
 
-    def encoder(self, call: Call, identity: Identity, verbatim: bool, switches: dict[str, str]) -> Encoder:
+    def encoder(self, call: Call, identity: Identity, verbatim: bool, switches: Mapping[str, str]) -> Encoder:
         return make_encoder(call, identity, verbatim, switches)
 
     def parse_problem(self, status: int, headers: Headers, body: bytes) -> Problem:
