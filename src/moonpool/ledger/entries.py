@@ -62,8 +62,9 @@ def payable(host: str) -> str:
 
 def draw(owed_pico: int, granted_pico: int) -> tuple[int, int]:
     """What of `owed_pico` is taken from (granted, topped-up) money: granted first, as far as it goes."""
-    from_granted = min(owed_pico, max(granted_pico, 0))
-    return from_granted, owed_pico - from_granted
+    if granted_pico <= 0:
+        return 0, owed_pico
+    return (owed_pico, 0) if owed_pico <= granted_pico else (granted_pico, owed_pico - granted_pico)
 
 
 def charges(kind: str) -> bool:
