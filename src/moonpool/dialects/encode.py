@@ -10,6 +10,7 @@ Whether the client streams is the call's; whether the host did does not matter h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec

@@ -6,6 +6,7 @@ service executes itself (`grammar`). Everything else is the family's: request.py
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from moonpool.dialects import problems
