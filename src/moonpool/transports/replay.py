@@ -46,9 +46,9 @@ def read_recording(
     text: bytes, *, chunk_bytes: int = 0, first_s: float = 0.0, gap_s: float = 0.0, problem: str = ""
 ) -> Recording:
     """A recording from the bytes of a `response.http`. Raises ValueError when they begin with no response head."""
-    lines_end = b"\r\n" if b"\r\n" in text.partition(b"\n\n")[0] else b"\n"
-    head, _, body = text.partition(lines_end * 2)
-    first, *lines = head.decode("latin-1").split(lines_end.decode())
+    line_end = b"\r\n" if text.partition(b"\n")[0].endswith(b"\r") else b"\n"
+    head, _, body = text.partition(line_end * 2)
+    first, *lines = head.decode("latin-1").rstrip("\r\n").split(line_end.decode())
     words = first.split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
         raise ValueError(f"no status line: {first[:80]!r}")
