@@ -111,10 +111,8 @@ def goals(results: Results) -> list[tuple[str, str, bool | None]]:
     at_least("at least 80 times LiteLLM, whole answers", _ratio(ours, litellm, "requests_s"), 80)
     at_least("at least 80 times LiteLLM, streams", _ratio(ours, litellm, "streams_s"), 80)
     at_most("at most 48 KiB per open stream", ours.get("kib_per_stream"), 48.0)
-    if "books" in ours:
-        rows.append(
-            ("the books hold every dispatch, none twice, none open", ours["books"]["said"], ours["books"]["right"])
-        )
+    for book in ours.get("books", ()):
+        rows.append(("the books hold every dispatch once, none open", book["said"], book["right"]))
     return rows
 
 
