@@ -1,351 +1,338 @@
-"""Loads the catalogue: shipped rows, the operator's rows laid over them by key, all of it checked before it is used.
+"""What is served here? `build` joins shipped rows, the operator's rows, and the keys of the environment.
 
-Whatever is wrong is a ConfigError that names file, key and rule. A host without its key is not there; a model that
-then has no host is served by the embedded one, which serves every name.
+A host without its key is not there; a model that then has no host is served by the embedded one, under every name.
+Everything is checked and computed here, once: a request finds a Model by its name and nothing else.
 """
 
 from __future__ import annotations
 
-import datetime
-import difflib
-import tomllib
-from collections.abc import Collection, Mapping
-from importlib import resources
-from typing import Annotated, Any, Final, Literal
+import time
+from collections.abc import Mapping
+from typing import Any
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
+from msgspec.structs import replace
 
-from moonpool.catalog.model import Model, Rule
+from moonpool.catalog import load
+from moonpool.catalog.model import Check, Model
+from moonpool.catalog.rows import DIALECTS, EMBEDDED, NEEDS, HostRow, ModelRow, Served, Shipped
 from moonpool.catalog.weights import weights_rows
 from moonpool.errors import Problem
-from moonpool.ledger.money import price_of
-from moonpool.settings import ConfigError, Settings, masked, secret
+from moonpool.ledger.money import exact
+from moonpool.settings import ConfigError, Secret, Settings, masked, nearest, secret
 from moonpool.words import Host, Price, Target
 
-EMBEDDED: Final = "embedded"
-DIALECTS: Final = ("openai", "deepseek", "llamacpp")
-TRANSPORTS: Final = ("http", "llama")
-NEEDS: Final = ("tools", "thinking", "json_object", "prefix", "fim", "logprobs", "n")
-
-Text = Annotated[str, Meta(min_length=1)]
-
-
-class HostRow(Struct, forbid_unknown_fields=True):
-    """A row of hosts.toml, or `[hosts.NAME]` of moonpool.toml."""
-
-    dialect: Annotated[Text, Meta(description="How it speaks: openai, deepseek or llamacpp.")]
-    base_url: Annotated[str, Meta(description="Where it is; /chat/completions and the like are appended.")] = ""
-    transport: Annotated[str, Meta(description="How bytes get there: http, or llama for the embedded model.")] = "http"
-    api_key: Annotated[str, Meta(description="Its API key: a literal, env:NAME or file:/path.")] = ""
-    env: Annotated[
-        str, Meta(description="Environment variable that holds its API key; without it the host is not there.")
-    ] = ""
-    env_url: Annotated[str, Meta(description="Environment variable that holds its base URL.")] = ""
-    owner: Annotated[str, Meta(description="Whom GET /models names as owner of what it serves.")] = ""
-    concurrency: Annotated[
-        int, Meta(ge=0, description="Requests at once its account allows; 0 for no limit known.")
-    ] = 0
-    listed: Annotated[bool, Meta(description="Whether the models' list prices are what it charges us.")] = False
-    connect_s: Annotated[float | None, Meta(description="Seconds to connect; upstream.connect_s if not given.")] = None
-    first_s: Annotated[
-        float | None, Meta(description="Seconds until first content; upstream.first_s if not given.")
-    ] = None
-    gap_s: Annotated[float | None, Meta(description="Seconds of silence allowed; upstream.gap_s if not given.")] = None
-    total_s: Annotated[float | None, Meta(description="Seconds for a whole answer; upstream.total_s if not given.")] = (
-        None
-    )
-    options: Annotated[dict[str, Any], Meta(description="For its dialect: drop (fields never sent), beta_path.")] = {}
-
-
-class Served(Struct, forbid_unknown_fields=True):
-    """An entry of a model's `hosts` that says more than the host's name."""
-
-    name: Text
-    model: str = ""
-    weight: int = 1
-    options: dict[str, Any] = {}
-
-
-class PriceRow(Struct, forbid_unknown_fields=True):
-    """A dated price: decimal texts per million tokens."""
-
-    valid_from: datetime.date
-    prompt_miss: str
-    prompt_hit: str
-    completion: str
-    currency: str = "CNY"
-
-
-class ModelRow(Struct, forbid_unknown_fields=True):
-    """A row of models.toml, or `[models.NAME]` of moonpool.toml."""
-
-    window: Annotated[int, Meta(ge=1, description="Tokens of context, answer included.")] = 65_536
-    output_max: Annotated[int, Meta(ge=1, description="Longest answer that can be asked for, in tokens.")] = 8_192
-    output_default: Annotated[int, Meta(ge=1, description="Longest answer where max_tokens is not given.")] = 4_096
-    output_default_thinking: Annotated[int, Meta(ge=0, description="The same with thinking; 0 for no difference.")] = 0
-    limit_counts_thinking: Annotated[bool, Meta(description="Whether max_tokens includes the thinking.")] = True
-    thinking_max: Annotated[int, Meta(ge=0, description="Longest thinking where max_tokens does not include it.")] = 0
-    thinking: Annotated[
-        Literal["always", "never", "default_on", "default_off"],
-        Meta(description="Whether it thinks: always, never, default_on or default_off."),
-    ] = "never"
-    forced_tools: Annotated[
-        Literal["", "thinking_off"], Meta(description="thinking_off: thinking gives way to a forced tool_choice.")
-    ] = ""
-    can: Annotated[
-        tuple[str, ...], Meta(description="What it can beyond text: tools thinking json_object prefix fim logprobs n.")
-    ] = ("tools", "json_object", "prefix", "fim", "logprobs", "n")
-    replay: Annotated[
-        Literal["reject", "strip", "keep"], Meta(description="What becomes of reasoning_content in the messages.")
-    ] = "keep"
-    released: Annotated[datetime.date, Meta(description="When it came out; GET /models gives it as created.")] = (
-        datetime.date(2025, 1, 1)
-    )
-    rules: Annotated[tuple[str, ...], Meta(description="Sets of field rules that apply, later ones win.")] = ("common",)
-    hosts: Annotated[
-        list[str | Served],
-        Meta(description="Hosts in order of preference: names, or tables with name, model, weight, options."),
-    ] = []
-    prices: Annotated[list[PriceRow], Meta(description="Dated prices, decimal texts per million tokens.")] = []
+__all__ = ["Catalogue", "Model", "build"]
 
 
 class Catalogue(Struct, frozen=True):
-    """What is served. `effective` is all of it as tables, secrets masked."""
+    """Models by name, hosts that are there, and why the others are not (name -> sentence)."""
 
     by_name: Mapping[str, Model]
-    all_hosts: tuple[Host, ...]
-    effective: Mapping[str, Any]
+    present: tuple[Host, ...]
+    absent: Mapping[str, str]
 
     def find(self, name: str) -> Model:
-        """The model of this name or alias. Raises Problem("caller.unknown_model") that lists the names there are."""
+        """Raises Problem("caller.unknown_model") that lists the names there are."""
         model = self.by_name.get(name)
         if model is None:
-            names = ", ".join(model.name for model in self.models())
             raise Problem(
                 "caller.unknown_model",
-                f"The supported API model names are {names}, but you passed {name[:100]}.",
+                f"The supported API model names are {', '.join(self.by_name)}, but you passed {name[:128]}.",
                 param="model",
             )
         return model
 
     def models(self) -> tuple[Model, ...]:
-        """Each once, by name."""
-        return tuple(
-            sorted({model.name: model for model in self.by_name.values()}.values(), key=lambda model: model.name)
-        )
+        """By name."""
+        return tuple(self.by_name.values())
 
     def hosts(self) -> tuple[Host, ...]:
-        """The hosts in use."""
-        return self.all_hosts
+        return self.present
+
+    def effective(self) -> dict[str, Any]:
+        """All of it as plain tables for people, keys masked, amounts per million tokens."""
+        return {
+            "hosts": {host.name: _host_table(host) for host in self.present},
+            "absent": dict(self.absent),
+            "models": {model.name: _model_table(model) for model in self.by_name.values()},
+        }
 
 
-def build(settings: Settings, environ: Mapping[str, str], embedded: Mapping[str, Any] | None = None) -> Catalogue:
-    """The catalogue that these settings make. `embedded`: what is known of a GGUF file of the operator's own
-    (`model`, `thinks`), over what the settings say. Raises ConfigError."""
-    shipped = {name: _shipped(f"{name}.toml") for name in ("hosts", "models")}
-    host_tables = _overlaid(shipped["hosts"]["hosts"], settings.hosts)
-    model_tables = _overlaid(shipped["models"]["models"], settings.models)
-    host_rows = {name: _row(table, HostRow, f"hosts.{name}", settings) for name, table in host_tables.items()}
-    model_rows = {name: _row(table, ModelRow, f"models.{name}", settings) for name, table in model_tables.items()}
-    own = frozenset(settings.hosts)
-    hosts = _hosts(host_rows, own, settings, environ)
-    rules = {name: {field: _row(rule, Rule, f"rules.{name}.{field}", settings) for field, rule in table.items()}
-             for name, table in shipped["models"]["rules"].items()}  # fmt: skip
-    efforts = shipped["models"]["efforts"]
-    here = _embedded(settings, dict(embedded or {})) if EMBEDDED in hosts else None
-    models: dict[str, Model] = {}
-    for name, row in model_rows.items():
-        model = _model(name, row, hosts, host_rows, rules, efforts, here, settings)
-        if model.targets:
+class _Local(Struct, frozen=True):
+    """What the embedded model is called, can do, and how it is led."""
+
+    model: str
+    can: frozenset[str]
+    options: Mapping[str, Any]
+
+
+class _Parts(Struct, frozen=True):
+    """What models are made of."""
+
+    settings: Settings
+    shipped: Shipped
+    hosts: Mapping[str, Host]
+    host_rows: Mapping[str, HostRow]
+    rows: Mapping[str, ModelRow]
+    local: _Local | None
+    now: float
+
+    def file(self, model: str) -> str:
+        return self.settings.file if model in self.settings.models else load.MODELS_FILE
+
+
+def build(
+    settings: Settings,
+    environ: Mapping[str, str],
+    embedded: Mapping[str, Any] | None = None,
+    *,
+    now: float | None = None,
+) -> Catalogue:
+    """The catalogue that these settings make. Raises ConfigError.
+
+    `embedded` is what a GGUF file of the operator's own says of itself (`model`, `thinks`). `now` (Unix seconds)
+    decides which of a host's dated prices is what we owe it.
+    """
+    shipped = load.shipped()
+    host_rows = load.host_rows(settings)
+    hosts, absent = _hosts(host_rows, settings, environ)
+    parts = _Parts(
+        settings,
+        shipped,
+        hosts,
+        host_rows,
+        load.model_rows(shipped.models, settings),
+        _local(settings, embedded or {}) if EMBEDDED in hosts else None,
+        time.time() if now is None else now,
+    )
+    models = {}
+    for name in sorted(parts.rows):
+        model = _model(name, parts)
+        if model is not None:
             models[name] = model
-    for alias, name in shipped["models"]["aliases"].items():
-        if alias in models:
-            raise ConfigError("models.toml", f"aliases.{alias}", "is the name of a model too.")
-        if name in models:
-            models[alias] = models[name]
-    effective = {"hosts": {name: _shown(host_tables[name]) for name in hosts}, "models": model_tables}
-    return Catalogue(models, tuple(hosts.values()), effective)
+    return Catalogue(models, tuple(hosts.values()), absent)
 
 
-def _shipped(name: str) -> dict[str, Any]:
-    return tomllib.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
-
-
-def _overlaid(shipped: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    tables = {name: dict(table) for name, table in shipped.items()}
-    for name, table in own.items():
-        tables[name] = {**tables.get(name, {}), **table}
-    return tables
-
-
-def _row(table: Any, kind: Any, key: str, settings: Settings) -> Any:
-    names = kind.__struct_fields__
-    if isinstance(table, Mapping):
-        for name in table:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}."
-                raise ConfigError(settings.file, f"{key}.{name}", f"is unknown{hint}")
-    try:
-        return msgspec.convert(table, kind)
-    except msgspec.ValidationError as error:
-        sentence, _, where = str(error).partition(" - at `$")
-        raise ConfigError(settings.file, key + where.rstrip("`"), f"{sentence}.") from None
+# Hosts
 
 
 def _hosts(
-    rows: Mapping[str, HostRow], own: Collection[str], settings: Settings, environ: Mapping[str, str]
-) -> dict[str, Host]:
-    """The hosts that are there: declared by the operator, or with their key in the environment."""
+    rows: Mapping[str, HostRow], settings: Settings, environ: Mapping[str, str]
+) -> tuple[dict[str, Host], dict[str, str]]:
+    """The hosts that are there, and why the others are not."""
     hosts: dict[str, Host] = {}
-    upstream = settings.upstream
+    absent: dict[str, str] = {}
     for name, row in rows.items():
-        key = f"hosts.{name}"
-        _one_of(row.dialect, DIALECTS, f"{key}.dialect", settings)
-        _one_of(row.transport, TRANSPORTS, f"{key}.transport", settings)
-        base_url = row.base_url or environ.get(row.env_url, "")
-        api_key = environ.get(row.env, "") if row.env else ""
-        if row.api_key:
-            api_key = secret(row.api_key, environ, f"{key}.api_key")
+        file = settings.file if name in settings.hosts else load.HOSTS_FILE
+        load.one_of(row.dialect, DIALECTS, f"hosts.{name}.dialect", file)
         if row.transport == "llama":
-            if not settings.embedded.enabled:
-                continue
-        elif name not in own and not api_key:
+            if settings.embedded.enabled:
+                hosts[name] = _host(name, row, "", Secret(), settings)
+            else:
+                absent[name] = "embedded.enabled is false"
             continue
-        elif not base_url.startswith(("http://", "https://")):
-            where = f" (or {row.env_url} in the environment)" if row.env_url else ""
-            raise ConfigError(settings.file, f"{key}.base_url", f"must begin with http:// or https://{where}.")
-        hosts[name] = Host(
-            name=name,
-            dialect=row.dialect,
-            transport=row.transport,
-            base_url=base_url.rstrip("/"),
-            api_key=api_key,
-            concurrency=row.concurrency,
-            connect_s=row.connect_s or upstream.connect_s,
-            first_s=row.first_s or upstream.first_s,
-            gap_s=row.gap_s or upstream.gap_s,
-            total_s=row.total_s or upstream.total_s,
-            options=row.options,
-        )
-    return hosts
-
-
-def _embedded(settings: Settings, known: dict[str, Any]) -> dict[str, Any]:
-    """What the embedded model is called, can do, and how it is led."""
-    wanted = settings.embedded.model
-    row = next((row for row in weights_rows() if row.name == (wanted or row.name)), None)
-    own = row is None
-    thinks = known.pop("thinks", False) if own else row.thinks  # type: ignore[union-attr]
-    if settings.embedded.thinks != "auto":
-        thinks = settings.embedded.thinks == "yes"
-    options = {
-        "thinks": thinks,
-        "budget": settings.embedded.thinking_budget_tokens,
-        "context": settings.embedded.context,
-    }
-    if row is not None and row.sampling:
-        options["sampling"] = dict(row.sampling)
-    return {
-        "model": known.pop("model", wanted) if own else row.name,  # type: ignore[union-attr]
-        "can": frozenset(NEEDS) if row is None else frozenset(row.can),
-        "options": options,
-    }
-
-
-def _model(
-    name: str,
-    row: ModelRow,
-    hosts: Mapping[str, Host],
-    host_rows: Mapping[str, HostRow],
-    sets: Mapping[str, Mapping[str, Rule]],
-    efforts: Mapping[str, str],
-    here: Mapping[str, Any] | None,
-    settings: Settings,
-) -> Model:
-    key = f"models.{name}"
-    for need in row.can:
-        _one_of(need, NEEDS, f"{key}.can", settings)
-    rules: dict[str, Rule] = {}
-    for chosen in row.rules:
-        _one_of(chosen, sets, f"{key}.rules", settings)
-        rules.update(sets[chosen])
-    prices = _prices(row, key, settings)
-    targets: list[Target] = []
-    for entry in row.hosts:
-        served = Served(entry) if isinstance(entry, str) else entry
-        _one_of(served.name, host_rows, f"{key}.hosts", settings)
-        host = hosts.get(served.name)
-        if host is None or host.transport == "llama":
+        unset = _unset(row, environ)
+        if unset:
+            absent[name] = f"{unset} is not set in the environment"
             continue
-        price = prices[-1][1] if host_rows[served.name].listed else Price()
-        targets.append(Target(host, served.model or name, frozenset(NEEDS), price, served.options))
-    can, window = frozenset(row.can), row.window
-    if here is not None and (not targets or EMBEDDED in row.hosts):
-        options = {**here["options"], "limit_counts_thinking": row.limit_counts_thinking}
-        targets.append(Target(hosts[EMBEDDED], here["model"], here["can"], Price(), options))
-        if len(targets) == 1:
-            # What runs on this machine costs nothing.
-            prices = ((0.0, Price()),)
-            window = min(window, settings.embedded.context)
-    return Model(
+        base_url = environ[row.base_url[4:]] if row.base_url.startswith("env:") else row.base_url
+        if not base_url.startswith(("http://", "https://")):
+            raise ConfigError(file, f"hosts.{name}.base_url", "begins with http:// or https://.")
+        key = Secret()
+        if row.api_key:
+            try:
+                key = secret(row.api_key, environ, f"hosts.{name}.api_key")
+            except ConfigError as error:
+                raise ConfigError(file, error.key, error.sentence) from None
+        hosts[name] = _host(name, row, base_url.rstrip("/"), key, settings)
+    return hosts, absent
+
+
+def _unset(row: HostRow, environ: Mapping[str, str]) -> str:
+    """A variable that the row names and the environment has not."""
+    for text in (row.api_key, row.base_url):
+        if text.startswith("env:") and not environ.get(text[4:]):
+            return text[4:]
+    return ""
+
+
+def _host(name: str, row: HostRow, base_url: str, key: Secret, settings: Settings) -> Host:
+    upstream = settings.upstream
+    return Host(
         name=name,
-        window=window,
-        output_max=row.output_max,
-        output_default=row.output_default,
-        output_default_thinking=row.output_default_thinking or row.output_default,
-        thinking=row.thinking,
-        limit_counts_thinking=row.limit_counts_thinking,
-        thinking_extra=0 if row.limit_counts_thinking else row.thinking_max,
-        can=can,
-        replay=row.replay,
-        forced_tools=row.forced_tools,
-        rules=rules,
-        defaults=tuple((field, rule.default) for field, rule in rules.items() if rule.default is not None),
-        efforts=efforts,
-        prices=prices,
-        targets=tuple(targets),
-        owned_by=(host_rows[targets[0].host.name].owner or targets[0].host.name) if targets else "",
-        created=_midnight(row.released),
+        dialect=row.dialect,
+        transport=row.transport,
+        base_url=base_url,
+        api_key=key,
+        concurrency=row.concurrency,
+        connect_s=row.connect_s or upstream.connect_s,
+        first_s=row.first_s or upstream.first_s,
+        gap_s=row.gap_s or upstream.gap_s,
+        total_s=row.total_s or upstream.total_s,
+        options=row.options,
     )
 
 
-def _prices(row: ModelRow, key: str, settings: Settings) -> tuple[tuple[float, Price], ...]:
-    prices: list[tuple[float, Price]] = []
-    for number, dated in enumerate(row.prices):
-        try:
-            price = Price(
-                price_of(dated.prompt_miss),
-                price_of(dated.prompt_hit),
-                price_of(dated.completion),
-                dated.currency,
-                dated.valid_from.isoformat(),
-            )
-        except ValueError as error:
-            raise ConfigError(settings.file, f"{key}.prices[{number}]", f"{error}.") from None
-        start = float(_midnight(dated.valid_from))
-        if prices and start <= prices[-1][0]:
-            raise ConfigError(settings.file, f"{key}.prices[{number}]", "prices must be in the order of their dates.")
-        prices.append((start, price))
-    return tuple(prices) or ((0.0, Price()),)
+def _local(settings: Settings, facts: Mapping[str, Any]) -> _Local:
+    embedded = settings.embedded
+    rows = weights_rows()
+    row = next((row for row in rows if row.name == (embedded.model or rows[0].name)), None)
+    options: dict[str, Any] = {"budget": embedded.thinking_budget_tokens, "context": embedded.context}
+    if row is not None:
+        options["thinks"] = row.thinks
+        if row.sampling:
+            options["sampling"] = dict(row.sampling)
+        return _Local(row.name, row.can, options)
+    name = facts.get("model") or embedded.model.rpartition("/")[2].removesuffix(".gguf")
+    options["thinks"] = bool(facts.get("thinks")) if embedded.thinks == "auto" else embedded.thinks == "yes"
+    return _Local(name, frozenset(NEEDS), options)
 
 
-def _midnight(day: datetime.date) -> int:
-    """Unix seconds of a day's begin in Beijing, where the prices are made."""
-    zone = datetime.timezone(datetime.timedelta(hours=8))
-    return int(datetime.datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
+# Models
 
 
-def _one_of(name: str, known: Collection[str], key: str, settings: Settings) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, list(known), 1)
-        raise ConfigError(
-            settings.file,
-            key,
-            f"{name!r} is not known{f'; did you mean {near[0]}?' if near else '; there are ' + ', '.join(known) + '.'}",
-        )
+def _model(name: str, parts: _Parts) -> Model | None:
+    """None for a model that nothing serves."""
+    row = parts.rows[name]
+    if row.alias:
+        return _alias(name, row, parts)
+    file = parts.file(name)
+    targets = _targets(name, row, parts)
+    if not targets:
+        return None
+    first = targets[0].host
+    checks, defaults = load.checks(row.rules, parts.shipped.rules, name, file)
+    checks["max_tokens"] = load.limit("max_tokens", row.output_max)
+    if not any(parts.host_rows[target.host.name].searches for target in targets):
+        checks["enable_search"] = Check(drop=True)
+    local = first.transport == "llama"
+    free = local and "prices" not in parts.settings.models.get(name, {})
+    thinking = row.output_default_thinking or row.output_default
+    can = frozenset[str]().union(*(target.can for target in targets))
+    return Model(
+        name=name,
+        window=parts.settings.embedded.context if local else row.window,
+        output_max=row.output_max,
+        output_default=row.output_default,
+        output_default_thinking=thinking,
+        output_default_effort_max=row.output_default_effort_max or thinking,
+        output_default_sent=row.output_default_sent,
+        fim_output_max=row.fim_output_max or row.output_max,
+        limit_counts_thinking=row.limit_counts_thinking,
+        thinking_max=row.thinking_max,
+        # Where no host can think, what thinks by default does not.
+        thinking=row.thinking if "thinking" in can else "never",
+        thinking_forced_tools=row.thinking_forced_tools,
+        can=can,
+        mixed=len({target.can for target in targets}) > 1,
+        replay=row.replay,
+        checks=checks,
+        defaults=defaults,
+        efforts=parts.shipped.efforts,
+        unsupported={need: text.format(model=name) for need, text in parts.shipped.unsupported.items()},
+        prices=((0.0, Price()),) if free else _prices(name, row, parts),
+        targets=targets,
+        owned_by=parts.host_rows[first.name].owner or first.name,
+        created=load.midnight(row.released) if row.released else 0,
+    )
 
 
-def _shown(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: masked(value) if name == "api_key" else value for name, value in table.items()}
+def _alias(name: str, row: ModelRow, parts: _Parts) -> Model | None:
+    """The same model under one more name."""
+    key, file = f"models.{name}.alias", parts.file(name)
+    load.one_of(row.alias, [other for other in parts.rows if other != name], key, file)
+    if parts.rows[row.alias].alias:
+        raise ConfigError(file, key, f"{row.alias} is itself an alias.")
+    model = _model(row.alias, parts)
+    return None if model is None else replace(model, name=name)
+
+
+def _targets(name: str, row: ModelRow, parts: _Parts) -> tuple[Target, ...]:
+    targets = []
+    key, file = f"models.{name}.hosts", parts.file(name)
+    for entry in row.hosts:
+        served = Served(entry) if isinstance(entry, str) else entry
+        load.one_of(served.name, parts.host_rows, key, file)
+        host = parts.hosts.get(served.name)
+        if host is not None:
+            targets.append(_target(name, row, served, host, parts))
+    if len({(target.host.name, target.model) for target in targets}) < len(targets):
+        raise ConfigError(file, key, "the same host stands there twice.")
+    if not targets and parts.local is not None:
+        targets.append(_target(name, row, Served(EMBEDDED), parts.hosts[EMBEDDED], parts))
+    return tuple(targets)
+
+
+def _target(name: str, row: ModelRow, served: Served, host: Host, parts: _Parts) -> Target:
+    host_row = parts.host_rows[host.name]
+    can = row.can - host_row.cannot
+    if host.transport == "llama":
+        assert parts.local is not None
+        options = {
+            **parts.local.options,
+            "limit_counts_thinking": row.limit_counts_thinking,
+            **served.options,
+        }
+        return Target(host, served.model or parts.local.model, can & parts.local.can, Price(), options)
+    model = served.model or name
+    price = Price()
+    if host_row.listed:
+        known = parts.rows.get(model)
+        listed = _prices(model, known, parts) if known is not None else _prices(name, row, parts)
+        price = next((price for start, price in reversed(listed) if start <= parts.now), listed[0][1])
+    return Target(host, model, can, price, served.options)
+
+
+def _prices(name: str, row: ModelRow, parts: _Parts) -> tuple[tuple[float, Price], ...]:
+    file = parts.file(name)
+    rows = row.prices
+    if isinstance(rows, str):
+        lists = parts.shipped.prices
+        if rows not in lists:
+            raise ConfigError(file, f"models.{name}.prices", f"there is no list {rows!r}{nearest(rows, lists)}")
+        rows = lists[rows]
+    return load.prices(rows, f"models.{name}", file)
+
+
+# For people
+
+
+def _host_table(host: Host) -> dict[str, Any]:
+    table = {name: getattr(host, name) for name in host.__struct_fields__ if name != "name"}
+    return {**table, "api_key": masked(host.api_key) if host.api_key else "", "options": dict(host.options)}
+
+
+def _price_table(price: Price) -> dict[str, str]:
+    per_million = {name: exact(getattr(price, name) * 10**6) for name in ("prompt_miss", "prompt_hit", "completion")}
+    return {"valid_from": price.valid_from, "currency": price.currency, **per_million}
+
+
+def _model_table(model: Model) -> dict[str, Any]:
+    plain = (
+        "window output_max output_default output_default_thinking limit_counts_thinking thinking_max thinking "
+        "thinking_forced_tools replay owned_by created"
+    )
+    return {
+        **{name: getattr(model, name) for name in plain.split()},
+        "can": sorted(model.can),
+        "defaults": dict(model.defaults),
+        "rules": {name: _check_text(check) for name, check in model.checks.items()},
+        "prices": [_price_table(price) for _, price in model.prices],
+        "hosts": [
+            {
+                "name": target.host.name,
+                "model": target.model,
+                "can": sorted(target.can),
+                "cost": _price_table(target.price),
+            }
+            for target in model.targets
+        ],
+    }
+
+
+def _check_text(check: Check) -> str:
+    if check.refuse:
+        return "refused"
+    ranged = check.message.rpartition(" is ")[2]
+    return ", ".join(filter(None, (ranged, "dropped" if check.drop else "")))

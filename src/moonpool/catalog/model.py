@@ -1,4 +1,4 @@
-"""The records of the catalogue: a model with its rules and its hosts, resolved."""
+"""The records that a request meets: a model with its rules compiled and its targets resolved."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from moonpool.words import Price, Target
+from moonpool.words import CHAT, Call, Price, Target
+
+Thinking = Literal["always", "never", "default_on", "default_off"]
+Replay = Literal["keep", "drop", "reject"]
 
 
-class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """What happens to one field: a `range` (low, high; `above`: low itself is out) with the `message` of its 400, a
-    `default`, `drop` (without effect, with a receipt) or `refuse` (a 400 with these words)."""
+class Check(Struct, frozen=True, gc=False):
+    """The rule of one field, ready to run. `low` None: no range; `above`: `low` itself is out of it."""
 
-    range: tuple[float, float] | None = None
+    low: float | None = None
+    high: float = 0.0
     above: bool = False
     message: str = ""
-    default: Any = None
     drop: bool = False
     refuse: str = ""
 
@@ -25,8 +27,10 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 class Model(Struct, frozen=True):
     """A name that clients ask for. Lengths in tokens; `created` in Unix seconds.
 
-    `thinking_extra` is what may be thought beyond max_tokens; `targets` are in order of preference; `prices` are
-    (valid from, Unix seconds; Price), oldest first.
+    `can` is what the row says and at least one target can (`mixed`: they differ in it); `checks` are by field,
+    `defaults` are filled in where a field is absent; `efforts` maps the words of `reasoning_effort`; `unsupported` are
+    the sentences about a need that is not met; `thinking_max` is what may be thought beyond max_tokens; `targets` are
+    in order of preference; `prices` are (first moment in Unix seconds, Price), oldest first, at least one.
     """
 
     name: str
@@ -34,23 +38,43 @@ class Model(Struct, frozen=True):
     output_max: int
     output_default: int
     output_default_thinking: int
-    thinking: Literal["always", "never", "default_on", "default_off"]
+    output_default_effort_max: int
+    output_default_sent: bool
+    fim_output_max: int
     limit_counts_thinking: bool
-    thinking_extra: int
+    thinking_max: int
+    thinking: Thinking
+    thinking_forced_tools: Literal["kept", "thinking_off"]
     can: frozenset[str]
-    replay: Literal["reject", "strip", "keep"]
-    forced_tools: str
-    rules: Mapping[str, Rule]
+    mixed: bool
+    replay: Replay
+    checks: Mapping[str, Check]
     defaults: tuple[tuple[str, Any], ...]
     efforts: Mapping[str, str]
+    unsupported: Mapping[str, str]
     prices: tuple[tuple[float, Price], ...]
     targets: tuple[Target, ...]
     owned_by: str
     created: int
 
     def price_at(self, at: float) -> Price:
-        """What a token costs at this time (Unix seconds)."""
-        for start, price in reversed(self.prices):
+        """What clients pay at this time (Unix seconds); before the first price, the first."""
+        prices = self.prices
+        for start, price in reversed(prices):
             if at >= start:
                 return price
-        return self.prices[0][1]
+        return prices[0][1]
+
+    def targets_for(self, needs: frozenset[str]) -> tuple[Target, ...]:
+        """The targets that can all of it, in order of preference."""
+        if not self.mixed:
+            return self.targets
+        return tuple(target for target in self.targets if needs <= target.can)
+
+    def tokens_max(self, call: Call) -> int:
+        """The most tokens an answer to `call` can have, thinking and all candidates included: what a hold covers."""
+        tokens = call.output_max or self.output_max
+        if call.thinking and not self.limit_counts_thinking:
+            tokens += self.thinking_max
+        candidates = call.fields.get("n") if call.operation == CHAT else None
+        return tokens * candidates if candidates else tokens

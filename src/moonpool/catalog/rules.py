@@ -1,166 +1,279 @@
-"""What a model's rules make of a call: defaults, ranges, what is dropped, refused or mapped. Pure, one pass.
+"""What do a model's rules make of a call? Ranges, defaults, what is dropped, refused, mapped. Pure, one pass.
 
-The rules are data (models.toml); what they did is said in `Call.adjusted`, in the words of the header
-`x-moonpool-adjusted`: `field:dropped`, `field:value->value`, `old->new`. Sources: contract sections 2 and 3,
-PROVIDERS 1.3 and 1.7.
+The rules are data (models.toml), compiled when the catalogue is built (model.py). What they did to what the client
+said stands in `Call.adjusted`, in the words of the header `x-moonpool-adjusted`: `field:dropped`,
+`field:value->value`, `old->new`; defaults that are filled in leave no receipt. The input is never changed.
+
+Sources: contract sections 2 and 3; PROVIDERS 1.3 (ranges, efforts, conflicts) and 1.7 (replay of reasoning).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from msgspec import Struct
-
-from moonpool.catalog.model import Model
+from moonpool.catalog.model import Check, Model
 from moonpool.errors import Problem
 from moonpool.words import CHAT, Call
 
-_FIELD_OF: Final = {
+_THINKING: Final = frozenset(("thinking",))
+_ON: Final = frozenset(("always", "default_on"))
+_FIXED: Final = frozenset(("always", "never"))
+_ENABLED: Final = {"type": "enabled"}
+_DISABLED: Final = {"type": "disabled"}
+_PARAM: Final = {
     "tools": "tools",
     "json_object": "response_format",
     "prefix": "messages",
-    "fim": "prompt",
+    "fim": "model",
     "logprobs": "logprobs",
     "n": "n",
+    "thinking": "thinking",
 }
-_ENABLED: Final = {"type": "enabled"}
-_DISABLED: Final = {"type": "disabled"}
 
 
-class _Draft(Struct, gc=False):
-    """A call while rules change it."""
+class _Draft:
+    """A call's fields while rules change them: copied at the first change."""
 
-    fields: dict[str, Any]
-    adjusted: list[str]
-    thinking: bool
+    __slots__ = ("adjusted", "fields", "own")
+
+    def __init__(self, fields: dict[str, Any], adjusted: tuple[str, ...]) -> None:
+        self.fields = fields
+        self.adjusted = adjusted
+        self.own = False
+
+    def set(self, name: str, value: Any) -> None:
+        if not self.own:
+            self.fields = dict(self.fields)
+            self.own = True
+        self.fields[name] = value
+
+    def drop(self, name: str) -> None:
+        if not self.own:
+            self.fields = dict(self.fields)
+            self.own = True
+        del self.fields[name]
+
+    def receipt(self, text: str) -> None:
+        self.adjusted += (text,)
 
 
 def apply(call: Call, model: Model) -> Call:
-    """The call as this model takes it. Raises Problem (`caller.invalid_value`, `caller.unsupported`), `param` naming
-    the field. The input is left as it was."""
-    fields = dict(call.fields)
-    draft = _Draft(fields, list(call.adjusted), False)
-    needs = _apply_rules(call, model, draft)
+    """The call as this model takes it, `output_max` and `thinking` decided.
+
+    Raises Problem (`caller.invalid_value`, `caller.unsupported`), its `param` naming the field.
+    """
+    fields = call.fields
+    needs = call.needs
+    draft = _Draft(fields, call.adjusted)
+    checks = model.checks
+    for name in fields:
+        check = checks.get(name)
+        if check is not None and _check(name, fields[name], check, draft):
+            needs = needs - {name}
     if call.operation == CHAT:
-        _decide_thinking(model, draft)
-        if model.replay != "keep" and b"reasoning_content" in call.raw:
-            _replay(model, draft)
-    missing = needs - model.can
-    if missing:
-        _refuse_need(missing, model)
-    limit = fields.get("max_tokens")
-    if limit is None:
-        limit = model.output_default_thinking if draft.thinking else model.output_default
-        fields["max_tokens"] = limit
-    elif not 1 <= limit <= model.output_max:
-        raise Problem(
-            "caller.invalid_value",
-            f"Invalid max_tokens value, the valid range of max_tokens is [1, {model.output_max}]",
-            param="max_tokens",
-        )
+        if model.replay != "keep":
+            for message in fields["messages"]:
+                if "reasoning_content" in message:
+                    _replay(fields["messages"], model, draft)
+                    break
+        if "thinking" in fields or "reasoning_effort" in fields:
+            thinking = _thinking(model, draft)
+        else:
+            thinking = model.thinking in _ON
+        if thinking:
+            if "tool_choice" in fields and model.thinking_forced_tools == "thinking_off":
+                thinking = _forced(draft)
+            needs = needs | _THINKING if thinking else needs - _THINKING
+        elif needs:
+            needs = needs - _THINKING
+    else:
+        thinking = False
+        _lower_middle(model, draft)
+    if needs and not needs <= model.can:
+        raise _unsupported(needs - model.can, model)
+    if model.mixed and not model.targets_for(needs):
+        raise _unsupported(needs - model.targets[0].can, model)
+    for name, value in model.defaults:
+        if name not in fields:
+            draft.set(name, value)
+    output_max = draft.fields.get("max_tokens")
+    if output_max is None:
+        output_max = _output_default(call, model, thinking, draft)
     return Call(
         call.id,
         call.operation,
         call.model,
         call.stream,
-        fields,
+        draft.fields,
         call.raw,
         call.include_usage,
-        limit,
-        draft.thinking,
+        output_max,
+        thinking,
         needs,
-        tuple(draft.adjusted),
+        draft.adjusted,
     )
 
 
-def _apply_rules(call: Call, model: Model, draft: _Draft) -> frozenset[str]:
-    """Every field that has a rule; then the defaults. Returns what the call needs once things are dropped."""
-    needs = call.needs - {"thinking"}
-    fields = draft.fields
-    rules = model.rules
-    for name, value in call.fields.items():
-        rule = rules.get(name)
-        if rule is None:
-            continue
-        if rule.drop:
-            del fields[name]
-            needs -= {name}
-            if value is not False:
-                draft.adjusted.append(f"{name}:dropped")
-        elif rule.refuse:
-            if value is not False:
-                raise Problem("caller.unsupported", rule.refuse, param=name)
-            del fields[name]
-        elif rule.range is not None and type(value) is not bool:
-            low, high = rule.range
-            if not low <= value <= high or (rule.above and value == low):
-                raise Problem("caller.invalid_value", rule.message, param=name)
-    for name, default in model.defaults:
-        if name not in fields:
-            fields[name] = default
-    return needs
+def _check(name: str, value: Any, check: Check, draft: _Draft) -> bool:
+    """Whether the field was taken out."""
+    low = check.low
+    if (
+        low is not None
+        and type(value) is not bool
+        and not (low <= value <= check.high and not (check.above and value == low))
+    ):
+        raise Problem("caller.invalid_value", check.message, param=name)
+    if check.refuse and value is not False:
+        raise Problem("caller.unsupported", check.refuse, param=name)
+    if check.drop or check.refuse:
+        draft.drop(name)
+        if value is not False:
+            draft.receipt(f"{name}:dropped")
+        return True
+    return False
 
 
-def _decide_thinking(model: Model, draft: _Draft) -> None:
-    """Whether the answer is thought about, and how hard; says so in the fields where that is not the host's default."""
-    fields, adjusted = draft.fields, draft.adjusted
-    asked = fields.get("thinking")
-    effort = fields.get("reasoning_effort")
-    nested = asked.get("reasoning_effort") if asked else None
-    if nested is not None:
-        if effort is None:
-            effort = nested
-            adjusted.append("thinking.reasoning_effort->reasoning_effort")
-        else:
-            adjusted.append("thinking.reasoning_effort:dropped")
-    mapped = model.efforts.get(effort, effort) if effort is not None else None
-    wanted = None if asked is None else asked["type"] != "disabled"
-    if wanted is None and mapped is not None:
-        wanted = mapped != "none"
-    mode = model.thinking
-    if mode in ("always", "never"):
-        draft.thinking = mode == "always"
-        if wanted is not None and wanted != draft.thinking:
-            adjusted.append("thinking:dropped" if asked is not None else "reasoning_effort:dropped")
+def _output_default(call: Call, model: Model, thinking: bool, draft: _Draft) -> int:
+    """The longest answer where the client named none; said to the host if its own default is another."""
+    if not thinking:
+        tokens = model.output_default
+        if call.operation != CHAT:
+            tokens = min(tokens, model.fim_output_max)
+    elif draft.fields.get("reasoning_effort") == "max":
+        tokens = model.output_default_effort_max
     else:
-        draft.thinking = (mode == "default_on") if wanted is None else wanted
-        choice = fields.get("tool_choice")
-        if draft.thinking and model.forced_tools == "thinking_off" and (choice == "required" or type(choice) is dict):
-            draft.thinking = wanted = False
-            adjusted.append("thinking:enabled->disabled (tool_choice)")
-    if wanted is not None or mode in ("always", "never"):
-        fields["thinking"] = _ENABLED if draft.thinking else _DISABLED
+        tokens = model.output_default_thinking
+    if model.output_default_sent:
+        draft.set("max_tokens", tokens)
+    return tokens
+
+
+def _lower_middle(model: Model, draft: _Draft) -> None:
+    """A middle is shorter than an answer; what is asked beyond that is lowered."""
+    wanted = draft.fields.get("max_tokens")
+    if wanted is not None and wanted > model.fim_output_max:
+        draft.set("max_tokens", model.fim_output_max)
+        draft.receipt(f"max_tokens:{wanted}->{model.fim_output_max}")
+
+
+# Thinking
+
+
+def _thinking(model: Model, draft: _Draft) -> bool:
+    """Whether the answer is thought about, when the client says something of it; the fields then say so plainly."""
+    said = draft.fields.get("thinking")
+    effort = draft.fields.get("reasoning_effort")
+    if said is not None:
+        effort = _plain_type(said, effort, draft)
     if effort is not None:
-        if draft.thinking and mapped != "none":
-            fields["reasoning_effort"] = mapped
-            if mapped != effort:
-                adjusted.append(f"reasoning_effort:{effort}->{mapped}")
-        else:
-            fields.pop("reasoning_effort", None)
+        effort = _plain_effort(effort, model.efforts, draft)
+    wanted = None if said is None else said["type"] != "disabled"
+    if effort is not None:
+        wanted = effort != "none" and wanted is not False
+    mode = model.thinking
+    if mode in _FIXED:
+        return _settled(mode == "always", said, effort, wanted, draft)
+    if effort == "none":
+        draft.drop("reasoning_effort")
+        draft.set("thinking", _DISABLED)
+        draft.receipt("reasoning_effort:none->thinking.type:disabled")
+        return False
+    return mode == "default_on" if wanted is None else wanted
 
 
-def _replay(model: Model, draft: _Draft) -> None:
-    """What becomes of thinking that comes back in the messages (PROVIDERS 1.7)."""
-    messages = list(draft.fields["messages"])
-    last = len(messages) - 1
-    for number, message in enumerate(messages):
-        if message.get("reasoning_content") is None or (number == last and message.get("prefix") is True):
-            continue
-        name = f"messages[{number}].reasoning_content"
-        if model.replay == "reject":
-            raise Problem(
-                "caller.invalid_value",
-                f"{model.name} does not take reasoning_content in the messages: remove it, "
-                "or set prefix on the last message to continue it.",
-                param=name,
+def _plain_type(said: Mapping[str, Any], effort: str | None, draft: _Draft) -> str | None:
+    """`thinking` reduced to its type; what else is in it is moved or dropped. Returns the effort."""
+    kind = said["type"]
+    nested = said.get("reasoning_effort")
+    for name in said:
+        if name not in ("type", "reasoning_effort"):
+            draft.receipt(
+                f"thinking.{name[:64]}:dropped" if name.isascii() and name.isidentifier() else "thinking:mapped"
             )
-        messages[number] = {key: value for key, value in message.items() if key != "reasoning_content"}
-        draft.adjusted.append(f"{name}:dropped")
-    draft.fields["messages"] = messages
+    if nested is not None:
+        if effort is None and kind != "disabled":
+            effort = nested
+            draft.set("reasoning_effort", nested)
+            draft.receipt("thinking.reasoning_effort->reasoning_effort")
+        else:
+            draft.receipt("thinking.reasoning_effort:dropped")
+    if kind == "adaptive":
+        draft.receipt("thinking.type:adaptive->enabled")
+    if len(said) > 1 or kind == "adaptive":
+        draft.set("thinking", _DISABLED if kind == "disabled" else _ENABLED)
+    return effort
 
 
-def _refuse_need(missing: frozenset[str], model: Model) -> None:
-    need = min(missing)
-    field = _FIELD_OF[need]
-    what = {"json_object": "response_format json_object", "fim": "completions"}.get(need, need)
-    raise Problem("caller.unsupported", f"{model.name} does not support {what}.", param=field)
+def _plain_effort(effort: str, efforts: Mapping[str, str], draft: _Draft) -> str:
+    """The effort in the words that hosts know. Raises Problem for one that no host does."""
+    mapped = efforts.get(effort)
+    if mapped is None:
+        known = ", ".join(f"`{name}`" for name in efforts)
+        raise Problem(
+            "caller.invalid_value",
+            f"Failed to deserialize the JSON body into the target type: reasoning_effort: unknown variant "
+            f"`{effort[:64]}`, expected one of {known}",
+            param="reasoning_effort",
+        )
+    if mapped != effort:
+        draft.set("reasoning_effort", mapped)
+        draft.receipt(f"reasoning_effort:{effort}->{mapped}")
+    return mapped
+
+
+def _settled(thinks: bool, said: Any, effort: str | None, wanted: bool | None, draft: _Draft) -> bool:
+    """The model always thinks, or never does: the switch goes, with a receipt where it said otherwise."""
+    if said is not None:
+        draft.drop("thinking")
+        if wanted is not thinks:
+            draft.receipt("thinking:dropped")
+    if effort is not None and (not thinks or effort == "none"):
+        draft.drop("reasoning_effort")
+        draft.receipt("reasoning_effort:dropped")
+    return thinks
+
+
+def _forced(draft: _Draft) -> bool:
+    """Hosts refuse to think when a tool call is forced: the call goes before the thinking."""
+    choice = draft.fields["tool_choice"]
+    if choice != "required" and type(choice) is not dict:
+        return True
+    draft.set("thinking", _DISABLED)
+    draft.receipt("thinking.type:disabled (tool_choice)")
+    if "reasoning_effort" in draft.fields:
+        draft.drop("reasoning_effort")
+        draft.receipt("reasoning_effort:dropped")
+    return False
+
+
+# Messages and needs
+
+
+def _replay(messages: list[Any], model: Model, draft: _Draft) -> None:
+    """Reasoning that comes back: refused or taken out, but for a last message that wants it continued."""
+    kept = []
+    dropped = False
+    last = len(messages) - 1
+    continues = "prefix" in model.can
+    for at, message in enumerate(messages):
+        if "reasoning_content" in message and not (continues and at == last and message.get("prefix") is True):
+            if message["reasoning_content"]:
+                if model.replay == "reject":
+                    raise Problem(
+                        "caller.invalid_value",
+                        f"{model.name} does not take reasoning_content back: remove it, "
+                        "or set prefix to true on a last assistant message to continue it.",
+                        param=f"messages[{at}].reasoning_content",
+                    )
+                dropped = True
+            message = {name: value for name, value in message.items() if name != "reasoning_content"}  # noqa: PLW2901
+        kept.append(message)
+    draft.set("messages", kept)
+    if dropped:
+        draft.receipt("messages.reasoning_content:dropped")
+
+
+def _unsupported(missing: frozenset[str], model: Model) -> Problem:
+    need = next(need for need in _PARAM if need in missing)
+    return Problem("caller.unsupported", model.unsupported[need], param=_PARAM[need])

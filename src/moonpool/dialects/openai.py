@@ -7,7 +7,8 @@ service executes itself (`grammar`). Everything else is the family's: request.py
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 from moonpool.dialects import problems
 from moonpool.dialects.base import Decoder, Encoder, Identity
@@ -18,9 +19,15 @@ from moonpool.dialects.sse import dumps
 from moonpool.errors import Problem
 from moonpool.words import CHAT, Call, Headers, Operation, Outbound, Target
 
+_NOTHING: Final[Mapping[str, Any]] = {}
+
 
 class OpenAI:
-    """A dialect (dialects.base). Options of a target or its host: `drop`, a list of fields that are never sent."""
+    """A dialect (dialects.base).
+
+    Options of a target or its host: `drop`, a list of fields that are never sent; and for chat, where the host's model
+    is not quite the one that was asked for, `set` (fields and their values) and `add` (to numbers that are there).
+    """
 
     name: str = "openai"
     family: str = "openai"
@@ -35,6 +42,11 @@ class OpenAI:
         body = {**call.fields, "model": target.model}
         if call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        if call.operation == CHAT:
+            body |= option(target, "set", _NOTHING)
+            for name, more in option(target, "add", _NOTHING).items():
+                if name in body:
+                    body[name] += more
         for name in option(target, "drop", ()):
             body.pop(name, None)
         return Outbound(self._path(call, target), dumps(body), stream=call.stream)

@@ -1,0 +1,153 @@
+"""How do tables become rows? Reads the shipped files, lays the operator's tables over them, refuses what is no row.
+
+Whatever is wrong is a ConfigError with file, key and rule. Sources: DESIGN 8 (overlay by key).
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from importlib import resources
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from moonpool.catalog.model import Check
+from moonpool.catalog.rows import HostRow, ModelRow, PriceRow, RuleRow, Served, Shipped
+from moonpool.ledger.money import price_of
+from moonpool.settings import ConfigError, Settings, explained, nearest
+from moonpool.words import Price
+
+R = TypeVar("R", HostRow, ModelRow, RuleRow)
+
+HOSTS_FILE: Final = "hosts.toml"
+MODELS_FILE: Final = "models.toml"
+
+# Prices begin and models are born at midnight in Beijing.
+_ZONE: Final = datetime.timezone(datetime.timedelta(hours=8))
+_UNKNOWN: Final = re.compile(r"object contains unknown field `(.*)`\.", re.IGNORECASE)
+_RANGE: Final = re.compile(r"([\[(])(\S+), (\S+)\]")
+
+
+def read(file: str) -> dict[str, Any]:
+    """A file that comes with this package."""
+    return tomllib.loads(resources.files(__package__).joinpath(file).read_text("utf-8"))
+
+
+def shipped() -> Shipped:
+    return msgspec.convert(read(MODELS_FILE), Shipped)
+
+
+def host_rows(settings: Settings) -> dict[str, HostRow]:
+    tables: dict[str, dict[str, Any]] = read(HOSTS_FILE)["hosts"]
+    return _rows(tables, settings.hosts, HostRow, "hosts", HOSTS_FILE, settings.file)
+
+
+def model_rows(tables: Mapping[str, dict[str, Any]], settings: Settings) -> dict[str, ModelRow]:
+    return _rows(tables, settings.models, ModelRow, "models", MODELS_FILE, settings.file)
+
+
+def _rows(
+    tables: Mapping[str, dict[str, Any]],
+    own: Mapping[str, dict[str, Any]],
+    kind: type[R],
+    room: str,
+    file: str,
+    own_file: str,
+) -> dict[str, R]:
+    """Every row; a table of the operator's replaces the values it names and leaves the others."""
+    rows = {}
+    for name in [*tables, *(name for name in own if name not in tables)]:
+        table = {**tables.get(name, {}), **own.get(name, {})}
+        rows[name] = row(table, kind, f"{room}.{name}", own_file if name in own else file)
+    return rows
+
+
+def row(table: Mapping[str, Any], kind: type[R], key: str, file: str) -> R:
+    """A table as a row of this kind. Raises ConfigError."""
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        found = explained(error, file, key)
+        unknown = _UNKNOWN.fullmatch(found.sentence)
+        if unknown is None:
+            raise found from None
+        inner = _kind_at(found.key.removeprefix(key), kind)
+        names = [field.name for field in msgspec.structs.fields(inner)]
+        raise ConfigError(file, f"{found.key}.{unknown[1]}", f"is no field{nearest(unknown[1], names)}") from None
+
+
+def _kind_at(path: str, kind: type[Struct]) -> type[Struct]:
+    if path.startswith(".hosts["):
+        return Served
+    return PriceRow if path.startswith(".prices[") else kind
+
+
+def one_of(name: str, known: Collection[str], key: str, file: str) -> None:
+    """Raises ConfigError for a name that is not known."""
+    if name not in known:
+        raise ConfigError(file, key, f"{name!r} is not known{nearest(name, known)}")
+
+
+def midnight(day: datetime.date) -> int:
+    """Unix seconds."""
+    return int(datetime.datetime(day.year, day.month, day.day, tzinfo=_ZONE).timestamp())
+
+
+def prices(rows: Sequence[PriceRow], key: str, file: str) -> tuple[tuple[float, Price], ...]:
+    """(first moment in Unix seconds, price), oldest first; nothing costs nothing. Raises ConfigError."""
+    found: list[tuple[float, Price]] = []
+    for at, dated in enumerate(rows):
+        try:
+            price = Price(
+                price_of(dated.prompt_miss),
+                price_of(dated.prompt_hit),
+                price_of(dated.completion),
+                dated.currency,
+                dated.valid_from.isoformat(),
+            )
+        except ValueError as error:
+            raise ConfigError(file, f"{key}.prices[{at}]", f"{error}.") from None
+        start = float(midnight(dated.valid_from))
+        if found and start <= found[-1][0]:
+            raise ConfigError(file, f"{key}.prices[{at}]", "prices stand in the order of their dates.")
+        found.append((start, price))
+    return tuple(found) or ((0.0, Price()),)
+
+
+def checks(
+    chosen: Sequence[str], sets: Mapping[str, Mapping[str, Mapping[str, Any]]], model: str, file: str
+) -> tuple[dict[str, Check], tuple[tuple[str, Any], ...]]:
+    """The rules of fields, ready to run, and the defaults: of several sets a later one goes before an earlier."""
+    merged: dict[str, dict[str, Any]] = {}
+    for name in chosen:
+        one_of(name, sets, f"models.{model}.rules", file)
+        for field, said in sets[name].items():
+            merged[field] = {**merged.get(field, {}), **said}
+    ready, defaults = {}, []
+    for field, table in merged.items():
+        rule = row(table, RuleRow, f"rules.{field}", MODELS_FILE)
+        ready[field] = Check(drop=rule.drop, refuse=rule.refuse.format(model=model))
+        if rule.range:
+            ready[field] = _ranged(ready[field], field, rule.range)
+        if rule.default is not None:
+            defaults.append((field, rule.default))
+    return ready, tuple(defaults)
+
+
+def _ranged(check: Check, field: str, text: str) -> Check:
+    """With the range that is written in `text`, as people read it in the refusal."""
+    found = _RANGE.fullmatch(text)
+    assert found is not None, f"{field}: {text}"
+    message = f"Invalid {field} value, the valid range of {field} is {text}"
+    return msgspec.structs.replace(
+        check, low=float(found[2]), high=float(found[3]), above=found[1] == "(", message=message
+    )
+
+
+def limit(field: str, high: int) -> Check:
+    """The rule of a length: at least 1, at most `high`."""
+    return _ranged(Check(), field, f"[1, {high}]")

@@ -1,0 +1,128 @@
+"""What may a row of the catalogue say? The tables of hosts.toml, models.toml and moonpool.toml, typed and bounded.
+
+Every field explains itself, so that a reference page can be made from here (`describe`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import typing
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+EMBEDDED: Final = "embedded"
+DIALECTS: Final = ("deepseek", "openai", "llamacpp")
+NEEDS: Final = ("tools", "thinking", "json_object", "prefix", "fim", "logprobs", "n")
+
+Text = Annotated[str, Meta(min_length=1)]
+_Need = Literal["tools", "thinking", "json_object", "prefix", "fim", "logprobs", "n"]
+_Seconds = Annotated[float, Meta(gt=0)]
+_Tokens = Annotated[int, Meta(ge=1)]
+
+
+def _says(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """A row of hosts.toml, or `[hosts.NAME]` of moonpool.toml."""
+
+    dialect: Annotated[Text, _says("How it speaks: deepseek, openai or llamacpp.")] = "openai"
+    transport: Annotated[Literal["http", "llama"], _says("How bytes get there; llama is the embedded model.")] = "http"
+    base_url: Annotated[str, _says("Where it is, up to what stands before /chat/completions; or env:NAME.")] = ""
+    api_key: Annotated[
+        str, _says("Who we are there: a literal, env:NAME or file:/path. Unset: the host is not there.")
+    ] = ""
+    owner: Annotated[str, _says("Whom GET /models names as owner of what it serves; its own name if empty.")] = ""
+    concurrency: Annotated[int, Meta(ge=0), _says("Requests at once of the account behind the key; 0: not known.")] = 0
+    listed: Annotated[bool, _says("Whether it charges us the list prices of models.toml.")] = False
+    cannot: Annotated[frozenset[_Need], _says("What it refuses whatever the model.")] = frozenset()
+    searches: Annotated[bool, _says("Whether it takes enable_search; without such a host the field is dropped.")] = (
+        False
+    )
+    connect_s: Annotated[_Seconds | None, _says("Seconds to connect; else upstream.connect_s.")] = None
+    first_s: Annotated[_Seconds | None, _says("Seconds until the first content; else upstream.first_s.")] = None
+    gap_s: Annotated[_Seconds | None, _says("Seconds of silence within an answer; else upstream.gap_s.")] = None
+    total_s: Annotated[_Seconds | None, _says("Seconds for a whole answer; else upstream.total_s.")] = None
+    options: Annotated[dict[str, Any], _says("For its dialect: drop, set, add, beta_path.")] = {}
+
+
+class Served(Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of a model's `hosts` that says more than the host's name."""
+
+    name: Annotated[Text, _says("The host's name.")]
+    model: Annotated[str, _says("What the host calls the model, where that differs.")] = ""
+    weight: Annotated[int, Meta(ge=0), _says("Its share among equals; kept for a later version.")] = 1
+    options: Annotated[dict[str, Any], _says("For its dialect, before those of the host.")] = {}
+
+
+class PriceRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """Decimal texts per million tokens, from the first moment of a day in Beijing, where these prices are made."""
+
+    valid_from: Annotated[datetime.date, _says("The first day of this price.")]
+    prompt_miss: Annotated[Text, _says("Prompt tokens that were not cached.")]
+    prompt_hit: Annotated[Text, _says("Prompt tokens that were.")]
+    completion: Annotated[Text, _says("Tokens of the answer, thinking included.")]
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$"), _says("Three letters.")] = "CNY"
+
+
+class RuleRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """What happens to one field of a request. A value out of `range` is a 400 whether it has an effect or not."""
+
+    range: Annotated[str, Meta(pattern=r"^$|^[\[(]-?[0-9.]+, -?[0-9.]+\]$"), _says("Like [0, 2]; ( excludes.")] = ""
+    default: Annotated[Any, _says("Filled in where the client says nothing.")] = None
+    drop: Annotated[bool, _says("Taken out, because it has no effect; with a receipt.")] = False
+    refuse: Annotated[str, _says("A 400 with this sentence ({model} is the name), unless the value is false.")] = ""
+
+
+class ModelRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """A row of models.toml, or `[models.NAME]` of moonpool.toml."""
+
+    hosts: Annotated[list[Text | Served], _says("In order of preference: names of hosts, or tables.")] = []
+    alias: Annotated[str, _says("Another model that this is one more name of; then nothing else is said.")] = ""
+    window: Annotated[_Tokens, _says("Tokens of context, question and answer together.")] = 131_072
+    output_max: Annotated[_Tokens, _says("The longest answer that can be asked for, in tokens.")] = 8_192
+    output_default: Annotated[_Tokens, _says("The longest answer where max_tokens is not given.")] = 4_096
+    output_default_thinking: Annotated[_Tokens | None, _says("The same with thinking.")] = None
+    output_default_effort_max: Annotated[_Tokens | None, _says("The same with thinking at the highest effort.")] = None
+    output_default_sent: Annotated[
+        bool, _says("Whether max_tokens is filled in, because hosts have another default than ours.")
+    ] = True
+    fim_output_max: Annotated[_Tokens | None, _says("The longest middle that is filled in; more is lowered.")] = None
+    limit_counts_thinking: Annotated[bool, _says("Whether max_tokens includes the thinking.")] = True
+    thinking_max: Annotated[int, Meta(ge=0), _says("The longest thinking where max_tokens does not include it.")] = 0
+    thinking: Annotated[
+        Literal["always", "never", "default_on", "default_off"], _says("Whether it thinks before it answers.")
+    ] = "default_off"
+    thinking_forced_tools: Annotated[
+        Literal["kept", "thinking_off"], _says("What becomes of the thinking when a tool call is forced.")
+    ] = "kept"
+    can: Annotated[frozenset[_Need], _says("What it can beyond plain text.")] = frozenset(NEEDS)
+    replay: Annotated[
+        Literal["keep", "drop", "reject"], _says("What becomes of reasoning_content in the messages.")
+    ] = "keep"
+    rules: Annotated[list[Text], _says("Sets of rules for fields; a later one goes before an earlier.")] = []
+    prices: Annotated[str | list[PriceRow], _says("Dated prices, or the name of a list of them; none: free.")] = []
+    released: Annotated[datetime.date | None, _says("Its birthday; GET /models gives it as created.")] = None
+
+
+class Shipped(Struct, frozen=True, forbid_unknown_fields=True):
+    """models.toml as a whole; `models` are raw, because the operator's are laid over them first."""
+
+    rules: dict[str, dict[str, dict[str, Any]]]
+    unsupported: dict[_Need, str]
+    efforts: dict[str, str]
+    prices: dict[str, list[PriceRow]]
+    models: dict[str, dict[str, Any]]
+
+
+def describe(kind: type[Struct]) -> list[tuple[str, str]]:
+    """(field, what it is) of one of these records, for the reference page."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return [(name, _help(hint)) for name, hint in hints.items()]
+
+
+def _help(hint: Any) -> str:
+    metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)]
+    return next((meta.description for meta in reversed(metas) if meta.description), "")
