@@ -132,6 +132,8 @@ class App:
             monotonic=time.monotonic,
             new_id=request_ids(),
             active=set(),
+            switches={"keepalive": "comment", "usage": settings.streams.usage},
+            beat_s=settings.streams.keepalive_s,
             parts=self.parts,
         )
         await self.store.books.recover(time.time())

@@ -32,6 +32,9 @@ class Decoder(Protocol):
     """Set by `finish` when the answer goes on: the relay sends this to the same target and feeds what comes
     back into the same decoder (several passes make one answer: thinking first, then the answer)."""
 
+    done: bool
+    """The end mark of a stream was read: nothing more will come, whether or not the host closes."""
+
     def start(self, status: int, headers: Headers) -> None:
         """A response head has come (once for each pass)."""
 

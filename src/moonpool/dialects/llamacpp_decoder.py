@@ -22,6 +22,7 @@ class PassDecoder:
 
     def __init__(self, plan: Plan) -> None:
         self.next: Outbound | None = None
+        self.done = False
         self._flow: Flow = completion(plan) if plan.call.operation == COMPLETION else chat(plan)
         self._started: Events = (Started(model=None, fingerprint=plan.fingerprint),)
         self._over = False

@@ -12,7 +12,6 @@ from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
 from moonpool.dialects.base import Identity
 from moonpool.errors import Problem
-from moonpool.ledger.estimate import estimate
 from moonpool.ledger.money import bound, cost
 from moonpool.relay import stages
 from moonpool.relay.platform import Platform
@@ -51,12 +50,14 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         admit(platform, trip, account)
 
         trip.stage = stages.HOLD
-        reply = Reply(writer, call, key, platform.settings.streams)
+        reply = Reply(
+            writer, call, {**platform.switches, **key.switches} if key.switches else platform.switches, platform.beat_s
+        )
         platform.active.add(reply)
         await hold(platform, trip, call, model)
 
         trip.stage = stages.OPEN
-        await answer(platform, trip, reply, call, model.targets)
+        await answer(platform, trip, reply, call, model.targets_for(call.needs))
         trip.status, trip.stage = 200, stages.SETTLE
     except Problem as problem:
         trip.cause, trip.detail = problem.code, problem.detail
@@ -89,7 +90,7 @@ async def hold(platform: Platform, trip: Trip, call: Call, model: Model) -> None
     """Set the most this request can cost aside; durable when this returns."""
     host = model.targets[0].host
     now = platform.clock()
-    amount_pico = bound(len(call.raw), call.output_max or model.output_max, trip.price)
+    amount_pico = bound(len(call.raw), model.tokens_max(call), trip.price)
     wanted = Hold(
         call.id,
         trip.account,
@@ -147,7 +148,7 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
     if usage is None:
         usage = _NOTHING
         if trip.delivered():
-            usage = estimate(trip.arrival.body, trip.ascii_chars, trip.wide_chars, trip.reasoning_chars)
+            usage = trip.estimate()
     if trip.held:
         target = trip.target
         platform.books.resolve(

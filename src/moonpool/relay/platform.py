@@ -37,6 +37,9 @@ class Platform(Struct, frozen=True):
     monotonic: Callable[[], float]
     new_id: Callable[[], str]
     active: set[Reply]
+    switches: Mapping[str, str]
+    """What a key's switches are where it has none of its own: `keepalive`, `usage`."""
+    beat_s: int
     parts: Callable[[], Mapping[str, Any]]
     """How the parts are that a request does not see, for /ready, /metrics and `doctor`: `store` ("ok" or a sentence),
     `embedded` (None, or state, since, pid), `connections` (open, requests)."""

@@ -74,8 +74,10 @@ class Attempt:
         except Problem as problem:
             self._close(problem)
             return
-        if frames:
-            self._pass(frames)
+        if frames and self._pass(frames) and self._decoder.done and self._reply.stream:
+            # The end mark came: the client need not wait for the host to close.
+            self._complete()
+            self.ended.set(None)
 
     def end(self, problem: Problem | None) -> None:
         if self.ended.done():
@@ -94,9 +96,10 @@ class Attempt:
                 if following is not None:
                     self._refusal = None
                     self._inbound = self._transport.send(self._target.host, following, self)
+                    if self._reply.paused:
+                        self._inbound.pause()
                     return
-                self._trip.whole = True
-                self._reply.finish(self._encoder.finish())
+                self._complete()
         self.ended.set(problem)
 
     # What the reply tells its source.
@@ -113,6 +116,16 @@ class Attempt:
 
     def resume(self) -> None:
         self._inbound.resume()
+
+    def _complete(self) -> None:
+        """The answer is whole. Usage that the host did not say is what we counted, for client and ledger alike."""
+        trip, encoder = self._trip, self._encoder
+        trip.whole = True
+        counted = b""
+        if trip.usage is None:
+            trip.usage = trip.estimate()
+            counted = encoder.feed(Frame(b"", (Metered(trip.usage),)))
+        self._reply.finish(counted + encoder.finish())
 
     def _close(self, problem: Problem) -> None:
         self._inbound.close()

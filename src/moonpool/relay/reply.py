@@ -7,13 +7,13 @@ Headers and keep-alive forms: PROVIDERS section 6 (writing to a client), RELIABI
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from moonpool.dialects.base import Dialect
 from moonpool.errors import Problem, Row
 from moonpool.relay.writer import Fields, Writer
-from moonpool.settings import Streams
-from moonpool.words import Call, Key
+from moonpool.words import Call
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream; charset=utf-8"
@@ -50,14 +50,13 @@ class Reply:
         "switches",
     )
 
-    def __init__(self, writer: Writer, call: Call, key: Key, streams: Streams) -> None:
-        switches = key.switches
+    def __init__(self, writer: Writer, call: Call, switches: Mapping[str, str], beat_s: int) -> None:
+        """`switches`: the key's over the settings' (`keepalive`, `usage`); `beat_s`: seconds of silence, 0 for ever."""
         self.switches = switches
-        beat = switches.get("keepalive", "comment") if switches else "comment"
         self.stream = call.stream
-        self._beat = _BEATS[beat] if call.stream else _BLANKS[beat]
+        self._beat = (_BEATS if call.stream else _BLANKS)[switches["keepalive"]]
         self._quiet = 0
-        self._quiet_max = streams.keepalive_s
+        self._quiet_max = beat_s
         self._fields: Fields = [("x-moonpool-adjusted", ", ".join(call.adjusted))] if call.adjusted else []
         self._host = ""
         self._pending = b""

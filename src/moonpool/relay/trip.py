@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from moonpool.ledger.estimate import estimate
 from moonpool.relay.journal import Line
 from moonpool.relay.platform import Platform
 from moonpool.relay.stages import READ
@@ -58,6 +59,10 @@ class Trip:
     def dispatch(self, target: Target) -> None:
         self.target = target
         self.attempts += 1
+
+    def estimate(self) -> Usage:
+        """Our own count of what was delivered."""
+        return estimate(self.arrival.body, self.ascii_chars, self.wide_chars, self.reasoning_chars)
 
     def delivered(self) -> bool:
         return bool(self.ascii_chars or self.wide_chars)

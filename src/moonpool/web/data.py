@@ -73,7 +73,10 @@ class DataPlane:
 
     def _lost(self, error: BaseException, writer: Writer) -> None:
         self._platform.journal.fault("data plane", error)
-        refuse(writer, Problem("platform.fault"), self._platform.client)
+        try:
+            refuse(writer, Problem("platform.fault"), self._platform.client)
+        except RuntimeError:
+            writer.cut()  # the answer had begun
 
 
 async def models(platform: Platform, arrival: Arrival) -> object:
