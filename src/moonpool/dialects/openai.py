@@ -7,7 +7,6 @@ service executes itself (`grammar`). Everything else is the family's: request.py
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from moonpool.dialects import problems
