@@ -170,6 +170,7 @@ def test_cancel_storm(run: Run) -> None:
                     else:
                         assert sink.calls[-1] == "closed"
                 assert len(pool_of(transport, host)) <= 10
+            await until(lambda: upstream.open <= 10)
             storm = False
             asked = len(upstream.requests)
             sinks = [ask(transport, host) for _ in range(10)]
@@ -478,6 +479,11 @@ def test_stop(run: Run) -> None:
             assert [sink.code for sink in sinks] == ["platform.stopping"] * 4
             await upstream.until_open(0)
             assert not transport.live
+            dialing = HttpTransport()
+            ask(dialing, host)
+            await turns(3)
+            await dialing.stop()
+            await upstream.until_open(0)
             assert (await ask(transport, host).over()).code == "platform.stopping"
 
     run(main())
@@ -598,3 +604,72 @@ def test_peer_is_told_of_a_close() -> None:
             await transport.stop()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("run", LOOPS)
+@pytest.mark.parametrize("seed", range(6))
+def test_any_order_of_events(run: Run, seed: int) -> None:
+    """Hosts and sinks that do anything in any order: each answer ends at most once, and no slot is ever lost."""
+
+    async def main() -> None:
+        chance = random.Random(seed)
+        wild = True
+        go = asyncio.Event()
+        kinds: list[list[Step]] = [
+            [answer(b"ok")],
+            [answer(b"ok"), close],
+            [answer(b"ok") + b"surplus"],
+            [close],
+            [rst],
+            [b"H", rst],
+            [b"nonsense\r\n\r\n"],
+            [STREAM_HEAD, chunk(b": c\n"), chunk(b"data: 1\n\n"), LAST_CHUNK],
+            [STREAM_HEAD, chunk(b"data: 1\n\n"), stall],
+            [STREAM_HEAD, chunk(b"data: 1\n\n"), close],
+            [stall],
+        ]
+
+        def script(request: Request) -> list[Step]:
+            return chance.choice(kinds) if wild else [gate(go), answer(b"ok")]
+
+        async with Upstream(script) as upstream:
+            clock = Clock()
+            transport = HttpTransport(connections_max=5, now=clock, tick_s=3600.0, idle_s=30.0)
+            host = host_at(upstream.base_url, first_s=50.0, gap_s=20.0, total_s=100.0)
+            under_way: list[tuple[Recorder, Any]] = []
+            for _ in range(400):
+                sink = Recorder()
+                under_way.append((sink, transport.send(host, CHAT, sink)))
+                for sink, inbound in chance.sample(under_way, min(3, len(under_way))):
+                    act = chance.choice(["pause", "resume", "close", "nothing", "close within", "send within"])
+                    if act == "close within":
+                        sink.on[chance.choice(["head", "data", "end"])] = inbound.close
+                    elif act == "send within":
+                        sink.on["end"] = lambda: transport.send(host, CHAT, Recorder())
+                    elif act != "nothing":
+                        getattr(inbound, act)()
+                await turns(chance.randrange(6))
+                clock.at += chance.choice([0.0, 0.0, 1.0, 10.0])
+                transport.tick()
+                pool = transport.pool(host)
+                assert pool is None or len(pool) <= 5
+            for _, inbound in under_way:
+                inbound.close()
+            clock.at += 1000.0
+            transport.tick()
+            assert not transport.active
+            assert all(sink.ends <= 1 for sink, _ in under_way)
+            assert all("end" not in sink.calls[:-1] for sink, _ in under_way)
+            await until(lambda: upstream.open <= 5)
+            wild = False
+            asked = len(upstream.requests)
+            sinks = [ask(transport, host) for _ in range(5)]
+            assert pool_of(transport, host).waiting == 0
+            await until(lambda: len(upstream.requests) >= asked + 5)
+            go.set()
+            for sink in sinks:
+                assert (await sink.over()).code == ""
+            assert (len(pool_of(transport, host)), pool_of(transport, host).idle) == (5, 5)
+            await transport.stop()
+
+    run(main())

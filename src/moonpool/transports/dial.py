@@ -118,6 +118,7 @@ class Dial:
         self._attempt: asyncio.Task[Connection] | None = None
         self._skipped = False
         self._task = pool.client.spawn(self._run())
+        self._task.add_done_callback(self._ended)
 
     def cancel(self) -> None:
         self._task.cancel()
@@ -127,8 +128,7 @@ class Dial:
         if now >= self._until:
             return True
         if now >= self._address_until and self._attempt is not None:
-            self._skipped = True
-            self._attempt.cancel()
+            self._skipped = self._attempt.cancel()
         return False
 
     async def _run(self) -> None:
@@ -138,9 +138,6 @@ class Dial:
             connection = await self._open()
         except (OSError, ValueError, EOFError) as error:
             why = _reason(error)
-        except Exception as error:  # a fault of ours in a task: nobody else would end the exchange
-            pool.client.report(error)
-            why = type(error).__name__
         else:
             if exchange.dial is not self:
                 connection.drop()
@@ -148,10 +145,21 @@ class Dial:
             if connection.usable():
                 pool.dialed(exchange, connection)
                 return
+        self._fail("upstream.unreachable", why)
+
+    def _fail(self, code: str, why: str) -> None:
+        pool, exchange = self._pool, self._exchange
         if exchange.dial is self:
             through = f" through {pool.route.proxy}" if pool.route.proxy is not None else ""
             detail = f"{exchange.host.name}: no connection to {pool.route.origin}{through}: {why}"
-            pool.undialed(exchange, Problem("upstream.unreachable", detail=detail))
+            pool.undialed(exchange, Problem(code, detail=detail))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours in the task would leave the exchange, and its slot, without an end."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._pool.client.report(error)
+            self._fail("platform.fault", type(error).__name__)
 
     async def _open(self) -> Connection:
         route, client = self._pool.route, self._pool.client
@@ -162,13 +170,14 @@ class Dial:
             left = len(addresses) - position
             now = client.now()
             self._address_until = now + (self._until - now) / left if left > 1 else self._until
-            self._attempt = asyncio.ensure_future(self._connect(address))
+            attempt = self._attempt = asyncio.ensure_future(self._connect(address))
             try:
-                return await self._attempt
+                return await attempt
             except (OSError, EOFError) as error:
                 failure = error
             except asyncio.CancelledError:
                 if not self._skipped:
+                    attempt.add_done_callback(_drop_result)
                     raise
                 self._skipped = False
                 failure = TimeoutError("no answer from the address")
@@ -181,6 +190,7 @@ class Dial:
         route = self._pool.route
         origin, proxy = route.origin, route.proxy
         connection = Connection(self._pool)
+        done = False
         try:
             if proxy is None:
                 await _connect(connection, address, origin, route.context() if origin.secure else None)
@@ -188,10 +198,17 @@ class Dial:
                 await _connect(connection, address, proxy, route.context() if proxy.secure else None)
             else:
                 await _tunnel(connection, address, route, proxy)
-        except BaseException:
-            connection.drop()
-            raise
+            done = True
+        finally:
+            if not done:
+                connection.drop()
         return connection
+
+
+def _drop_result(attempt: asyncio.Task[Connection]) -> None:
+    """A cancellation that comes after the connection was made, and before anybody has it, must not leave it open."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().drop()
 
 
 async def _connect(
@@ -217,19 +234,17 @@ async def _tunnel(connection: Connection, address: Address, route: Route, proxy:
     authorization = b"Proxy-Authorization: %b\r\n" % proxy.authorization if proxy.authorization else b""
     request = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (target, target, authorization)
     tunnel = _Tunnel(loop.create_future())
+    secured: Any = None
     try:
         await _connect(tunnel, address, proxy, route.context() if proxy.secure else None)
         tunnel.transport.write(request)
         await tunnel.ready
-        secured: Any = await loop.start_tls(
-            tunnel.transport, connection, route.context(), server_hostname=origin.hostname
-        )
+        secured = await loop.start_tls(tunnel.transport, connection, route.context(), server_hostname=origin.hostname)
         if secured is None:
             raise EOFError("the proxy closed the tunnel")
-    except BaseException:
-        if tunnel.transport is not None:
+    finally:
+        if secured is None and tunnel.transport is not None:
             tunnel.transport.abort()
-        raise
     connection.connection_made(secured)
 
 

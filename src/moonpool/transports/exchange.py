@@ -8,6 +8,7 @@ ticks late.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from moonpool.errors import Problem
@@ -30,6 +31,13 @@ class _Nobody:
 
 
 _NOBODY: Final = _Nobody()
+
+
+def tell_end(sink: Sink, problem: Problem | None, report: Callable[[BaseException], None]) -> None:
+    try:
+        sink.end(problem)
+    except Exception as error:  # the edge to the sink: its fault must not reach the event loop's callbacks
+        report(error)
 
 
 class Exchange:
@@ -93,10 +101,7 @@ class Exchange:
             return
         sink = self.sink
         self._close()
-        try:
-            sink.end(problem)
-        except Exception as error:  # the edge to the sink
-            self._pool.client.report(error)
+        tell_end(sink, problem, self._pool.client.report)
 
     def stop(self) -> None:
         self._pool.leave(self)

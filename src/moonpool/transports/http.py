@@ -23,7 +23,7 @@ from moonpool.errors import Problem
 from moonpool.transports.base import Inbound, Sink
 from moonpool.transports.connection import Connection
 from moonpool.transports.dial import LookUp, Resolver, Route, look_up
-from moonpool.transports.exchange import Exchange
+from moonpool.transports.exchange import Exchange, tell_end
 from moonpool.transports.origin import Heads, parse_origin
 from moonpool.transports.pool import Limits, Pool
 from moonpool.transports.proxy import Proxies
@@ -181,7 +181,12 @@ class HttpTransport:
 
     def _on_timer(self) -> None:
         """Tick while answers are under way; else sleep until an idle connection is too old."""
-        self.tick()
+        try:
+            self.tick()
+        finally:
+            self._plan()
+
+    def _plan(self) -> None:
         self._timer = None
         self._ticking = bool(self.active)
         pause_s = self._tick_s
@@ -216,7 +221,4 @@ class _Refused:
     def end(self, problem: Problem) -> None:
         sink, self._sink = self._sink, None
         if sink is not None:
-            try:
-                sink.end(problem)
-            except Exception as error:  # the edge to the sink
-                self._report(error)
+            tell_end(sink, problem, self._report)
