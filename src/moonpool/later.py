@@ -40,7 +40,7 @@ class Later(Generic[T]):
         return self._value is not _UNSET or self._error is not None
 
     def set(self, value: T) -> None:
-        if self.done():
+        if self._value is not _UNSET or self._error is not None:
             raise RuntimeError("this Later was set before")
         self._value = value
         if self._waiter is not None:
@@ -64,6 +64,8 @@ class Later(Generic[T]):
         if self._value is _UNSET and self._error is None:
             self._asyncio_future_blocking = True
             yield self
+        if self._error is None and self._value is not _UNSET:
+            return self._value  # type: ignore[no-any-return]
         return self.result()
 
     # What asyncio.Task asks of anything that is awaited inside it.
@@ -94,31 +96,28 @@ class Later(Generic[T]):
         return True
 
 
-class _Driven:
-    __slots__ = ("_lost", "_send")
-
-    def __init__(self, coroutine: Coroutine[Any, None, None], lost: Callable[[BaseException], None]) -> None:
-        self._send = coroutine.send
-        self._lost = lost
-
-    def wake(self, _: Any = None) -> None:
-        try:
-            waited_for = self._send(None)
-        except StopIteration:
-            return
-        except BaseException as error:
-            self._lost(error)
-            if not isinstance(error, Exception):
-                raise
-            return
-        waited_for._asyncio_future_blocking = False
-        waited_for.add_done_callback(self.wake)
-
-
 def drive(coroutine: Coroutine[Any, None, None], lost: Callable[[BaseException], None]) -> None:
     """Run `coroutine` until it first waits, and on from there whenever what it waits for is there.
 
     It may await a `Later` or an `asyncio.Future`, nothing that needs `asyncio.current_task()`.
     `lost` gets whatever the coroutine lets escape: a fault of ours, to be logged.
     """
-    _Driven(coroutine, lost).wake()
+    send = coroutine.send
+
+    def wake(_: Any = None) -> None:
+        try:
+            waited_for = send(None)
+        except StopIteration:
+            return
+        except BaseException as error:
+            lost(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        waited_for._asyncio_future_blocking = False
+        if type(waited_for) is Later:
+            waited_for._waiter = wake  # it is not done, or it would not have been waited for
+        else:
+            waited_for.add_done_callback(wake)
+
+    wake()

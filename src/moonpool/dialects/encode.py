@@ -241,7 +241,17 @@ class _Candidate(Struct):
 class _Whole:
     """An encoder (dialects.base) for a client that reads one JSON body."""
 
-    __slots__ = ("_body", "_candidates", "_frames", "_identity", "_operation", "_started", "_usage", "_verbatim")
+    __slots__ = (
+        "_body",
+        "_candidates",
+        "_fresh",
+        "_identity",
+        "_operation",
+        "_started",
+        "_unread",
+        "_usage",
+        "_verbatim",
+    )
 
     def __init__(self, operation: Operation, identity: Identity, verbatim: bool) -> None:
         self._operation = operation
@@ -251,26 +261,33 @@ class _Whole:
         self._started: Started | None = None
         self._usage: Usage | None = None
         self._body = b""
-        self._frames = 0
+        self._fresh = True
+        self._unread: Frame | None = None
 
     def feed(self, frame: Frame) -> bytes:
-        events = frame.events
-        if self._verbatim and not self._frames and frame.raw and not frame.raw.startswith((b"data:", b":")):
-            self._body = frame.raw
-        elif self._body and any(type(piece) is not Metered for piece in events):
-            self._body = b""
-        self._frames += 1
-        for piece in events:
+        if self._fresh and self._verbatim and frame.raw and not frame.raw.startswith((b"data:", b":")):
+            # All of a host's whole answer, as a rule: what it says is looked at when something else comes too.
+            self._fresh, self._unread, self._body = False, frame, frame.raw
+            return b""
+        self._fresh = False
+        if self._unread is not None:
+            self._read(self._unread)
+            self._unread = None
+        self._read(frame)
+        if self._body:
+            metered = all(type(piece) is Metered for piece in frame.events)
+            self._body = self._metered_body() if metered and self._usage is not None else b""
+        return b""
+
+    def _read(self, frame: Frame) -> None:
+        for piece in frame.events:
             kind = type(piece)
             if kind is Started:
                 self._started = self._started or piece  # type: ignore[assignment]
             elif kind is Metered:
                 self._usage = piece.usage  # type: ignore[union-attr]
-                if self._frames > 1 and self._body:
-                    self._body = self._metered_body()
             elif kind is not Failed:
                 self._add(piece)  # type: ignore[arg-type]
-        return b""
 
     def finish(self) -> bytes:
         if self._body:
