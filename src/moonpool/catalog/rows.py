@@ -79,7 +79,9 @@ class RuleRow(Struct, frozen=True, forbid_unknown_fields=True):
 class ModelRow(Struct, frozen=True, forbid_unknown_fields=True):
     """A row of models.toml, or `[models.NAME]` of moonpool.toml."""
 
-    hosts: Annotated[list[Text | Served], _says("In order of preference: names of hosts, or tables.")] = []
+    hosts: Annotated[
+        list[Text | Served], _says("In order of preference: tables, or names; a name keeps what was said of it here.")
+    ] = []
     alias: Annotated[str, _says("Another model that this is one more name of; then nothing else is said.")] = ""
     window: Annotated[_Tokens, _says("Tokens of context, question and answer together.")] = 131_072
     output_max: Annotated[_Tokens, _says("The longest answer that can be asked for, in tokens.")] = 8_192
