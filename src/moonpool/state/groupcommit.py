@@ -7,7 +7,6 @@ Measured: bench/ledger.py. `write` runs in the writer thread; it only reads the 
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
@@ -108,9 +107,7 @@ def write(database: Database, batch: Batch) -> None:
         cursor.execute(_TOTALS, batch.totals)
         cursor.execute("COMMIT")
     except sqlite3.Error as error:
-        with contextlib.suppress(sqlite3.Error):
-            if database.connection.in_transaction:
-                cursor.execute("ROLLBACK")
+        database.rest()
         if isinstance(error, sqlite3.IntegrityError):
             taken = _taken(cursor, [entry.hold.id for entry in batch.held])
             if taken:

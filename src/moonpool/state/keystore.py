@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -20,7 +21,6 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from moonpool.errors import Problem
 from moonpool.later import Later
@@ -160,7 +160,7 @@ class SqliteKeys:
         try:
             await self._thread.call(work)
         except Problem as problem:
-            if problem.detail.startswith(IntegrityError.__name__):
+            if problem.detail.startswith(sqlite3.IntegrityError.__name__):
                 raise Problem("caller.invalid_value", taken, param=param) from None
             raise
 

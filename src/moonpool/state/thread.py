@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from moonpool.errors import Problem
@@ -56,22 +56,40 @@ class Database:
             path, timeout=BUSY_MS / 1000, isolation_level=None, factory=connection_class, cached_statements=256
         )
         self.cursor = self.connection.cursor()
+        try:
+            self._prepare()
+        except sqlite3.Error:
+            self.discard()
+            raise
+        self._engine: Engine | None = None
+        self.commits = 0
+        self.rows = 0
+
+    def _prepare(self) -> None:
         mode = self.cursor.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise sqlite3.OperationalError(f"no write-ahead log on this file system (journal mode {mode!r})")
         for pragma in _PRAGMAS:
             self.cursor.execute(pragma).fetchall()
-        self._engine: Engine | None = None
-        self.commits = 0
-        self.rows = 0
 
     @property
     def engine(self) -> Engine:
         if self._engine is None:
-            engine = create_engine("sqlite://", creator=lambda: self.connection, poolclass=StaticPool)
+            engine = create_engine(
+                "sqlite://", creator=lambda: self.connection, poolclass=StaticPool, hide_parameters=True
+            )
             event.listen(engine, "begin", lambda transaction: transaction.exec_driver_sql("BEGIN IMMEDIATE"))
             self._engine = engine
         return self._engine
+
+    def rest(self) -> bool:
+        """After a job that failed: end its transaction. False if that cannot be done: this connection is of no use."""
+        try:
+            if self.connection.in_transaction:
+                self.connection.rollback()
+        except sqlite3.Error:
+            return False
+        return True
 
     def checkpoint(self, mode: str = "PASSIVE") -> None:
         """Move what the log holds into the database file. What fails is tried again later: the log keeps it."""
@@ -80,8 +98,14 @@ class Database:
             self.cursor.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
 
     def close(self) -> None:
+        """Whatever is committed is safe in the log, so a fault here is nobody's concern."""
         self.checkpoint("TRUNCATE")
-        self.connection.close()
+        self.discard()
+
+    def discard(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self.cursor.close()
+            self.connection.close()
 
 
 class WriterThread:
@@ -126,10 +150,8 @@ class WriterThread:
         closed: Later[None] = Later()
         self._queue.put((self._close, _into(closed)))
         self._queue.put(None)
-        try:
-            await closed
-        finally:
-            thread.join()
+        await closed
+        thread.join()
 
     def _open(self, _: object) -> None:
         self._database = Database(self._path, self._connection_class)
@@ -137,6 +159,12 @@ class WriterThread:
     def _close(self, database: Database | None) -> None:
         if database is not None:
             database.close()
+
+    def _reopen(self, broken: Database) -> None:
+        """A new connection for one that broke, if there can be one now; else the next job that fails tries again."""
+        broken.discard()
+        with contextlib.suppress(sqlite3.Error):
+            self._database = Database(self._path, self._connection_class)
 
     def _run(self) -> None:
         while True:
@@ -155,17 +183,22 @@ class WriterThread:
                 result = work(database)
             except Exception as caught:  # the edge: whatever a job does, its fault goes to who asked for it
                 error = caught
+                if database is not None and not database.rest():
+                    self._reopen(database)
             try:
                 self._loop.call_soon_threadsafe(done, result, error)
             except RuntimeError:  # the loop was closed without `stop`: nobody is there to be told
                 return
             del job, work, done, result, error
+            database = self._database
             if database is not None and (database.commits >= _COMMITS_MAX or database.rows >= _ROWS_MAX):
                 database.checkpoint()
 
 
 def storage_problem(error: Exception) -> Exception:
     """What a request is told when the database said `error`; other faults stay what they are."""
+    if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
+        error = error.orig
     if isinstance(error, sqlite3.Error | SQLAlchemyError | OSError):
         return Problem("platform.storage", detail=f"{type(error).__name__}: {error}")
     return error

@@ -1,0 +1,287 @@
+"""A disk that fails, is full, is locked or is slow: no half transactions, no lost resolution, no waiting loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.backends import POSTPAID, a_deposit, a_hold, a_resolution, run
+from faults.auditor import audit, written
+from faults.disk import Disk, Nth, broken
+from moonpool.errors import Problem
+from moonpool.ledger.keys import digest
+from moonpool.state import books
+from moonpool.state.sqlite import SqliteStore
+from moonpool.words import Key
+
+
+async def _opened(path: Path, disk: Disk) -> SqliteStore:
+    store = SqliteStore(path, connection_class=disk.connection_class)
+    await store.start()
+    await store.keys.save_account(POSTPAID)
+    return store
+
+
+async def _refused(work: Any) -> bool:
+    """Was it refused as the storage's fault? Anything else that goes wrong is a failure."""
+    try:
+        await work
+    except Problem as problem:
+        if problem.code != "platform.storage":
+            raise
+        return True
+    return False
+
+
+def _arm(disk: Disk, when: str, n: int) -> Nth:
+    """Let the n-th statement from now on fail: "before" it ran, or "after", so that it only seems to have failed."""
+    fault = Nth(n)
+    if when == "before":
+        disk.fail = fault
+    else:
+        disk.fail_after = fault
+    return fault
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_first_start_may_fail_anywhere(when: str, tmp_path: Path) -> None:
+    """Whichever statement of a first start fails, migration steps too, the start is refused with a sentence, and the
+    next one finishes the work."""
+
+    async def walk() -> None:
+        n, failed = 0, True
+        while failed:
+            n += 1
+            disk = Disk()
+            _arm(disk, when, n)
+            store = SqliteStore(tmp_path / f"{n}.db", connection_class=disk.connection_class)
+            failed = await _refused(store.start())
+            if failed:
+                await store.start()
+            assert [account.id for account in await store.keys.accounts()] == ["default"]
+            await store.stop()
+            assert audit(tmp_path / f"{n}.db") == []
+        assert n > 20
+
+    run(walk())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_every_statement_may_fail_once(when: str, tmp_path: Path) -> None:
+    """Whichever statement fails while requests are served: each is refused or served, nothing is written by halves,
+    every resolution is written, and all is well afterwards."""
+
+    async def life(store: SqliteStore) -> set[str]:
+        """What happens to a store; the ids of the holds it took."""
+        held = set()
+        await _refused(store.keys.create(Key("id", "credit"), digest("text")))
+        await _refused(store.books.deposit(a_deposit("d", 50, account="credit")))
+        for name in ("a", "b", "c"):
+            if not await _refused(store.books.hold(a_hold(name, 10))):
+                held.add(name)
+                await store.books.resolve(a_resolution(name, owed_pico=3, cost_pico=2))
+        await _refused(store.keys.delete("id", 3.0))
+        await store.stop()
+        return held
+
+    async def walk() -> None:
+        await (await _opened(tmp_path / "0.db", Disk())).stop()
+        n, failed = 0, True
+        while failed:
+            n += 1
+            path = tmp_path / f"{n}.db"
+            path.write_bytes((tmp_path / "0.db").read_bytes())
+            disk = Disk()
+            store = await _opened(path, disk)
+            fault = _arm(disk, when, n)
+            held = await life(store)
+            failed = fault.left <= 0
+            assert audit(path) == []
+            ids, resolved = written(path)
+            assert held <= ids
+            assert held <= set(resolved)
+            store = await _opened(path, Disk())
+            await store.books.recover(9.0)
+            assert await store.books.hold(a_hold("next", 10)) == "held"
+            await store.stop()
+            assert audit(path) == []
+        assert n > 20
+
+    run(walk())
+
+
+def test_a_dead_disk_comes_back(tmp_path: Path) -> None:
+    """While nothing can be written, holds are refused and resolutions wait; when the disk is back, they are written
+    without anybody's doing."""
+
+    async def walk() -> None:
+        disk = Disk()
+        store = await _opened(tmp_path / "m.db", disk)
+        for each in range(20):
+            await store.books.hold(a_hold(f"r{each}", 10))
+        assert store.trouble() is None
+        disk.fail = lambda text: broken()
+        waiting = [store.books.resolve(a_resolution(f"r{each}", owed_pico=1)) for each in range(20)]
+        for each in range(3):
+            start = time.monotonic()
+            assert await _refused(store.books.hold(a_hold(f"refused{each}", 10)))
+            assert time.monotonic() - start < 2.0
+        assert "disk I/O error" in str(store.trouble())
+        assert not any(later.done() for later in waiting)
+        assert (await store.books.balance("credit")).held_pico == 0  # type: ignore[union-attr]
+        disk.fail = lambda text: None
+        assert [await later for later in waiting] == ["resolved"] * 20
+        assert store.trouble() is None
+        assert await store.books.hold(a_hold("refused0", 10)) == "held"
+        assert await store.books.resolve(a_resolution("refused0", owed_pico=1)) == "resolved"
+        await store.stop()
+
+    run(walk())
+    assert audit(tmp_path / "m.db") == []
+    ids, resolved = written(tmp_path / "m.db")
+    assert ids == set(resolved) == {f"r{each}" for each in range(20)} | {"refused0"}
+
+
+def test_resolved_while_its_hold_failed(tmp_path: Path) -> None:
+    """A hold that was resolved before it was known that it could not be written is written with its resolution."""
+
+    async def walk() -> None:
+        disk = Disk()
+        store = await _opened(tmp_path / "m.db", disk)
+        fault = Nth(1)
+        disk.fail = fault
+        hold = store.books.hold(a_hold("a", 10))
+        resolution = store.books.resolve(a_resolution("a", owed_pico=4))
+        assert await _refused(hold)
+        assert await resolution == "resolved"
+        await store.stop()
+
+    run(walk())
+    assert audit(tmp_path / "m.db") == []
+    assert written(tmp_path / "m.db") == ({"a"}, {"a": "posted"})
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A full database refuses holds until there is room again; resolutions are kept meanwhile."""
+
+    async def walk() -> None:
+        disk = Disk()
+        store = await _opened(tmp_path / "m.db", disk)
+        disk.pages_max = 1
+        held, full = [], False
+        while not full:
+            name = f"r{len(held)}"
+            full = await _refused(store.books.hold(a_hold(name, 10)))
+            held += [] if full else [name]
+        assert "full" in str(store.trouble())
+        waiting = [store.books.resolve(a_resolution(name, owed_pico=1)) for name in held]
+        assert await _refused(store.books.hold(a_hold("refused", 10)))
+        disk.pages_max = 0
+        assert [await later for later in waiting] == ["resolved"] * len(held)
+        assert await store.books.hold(a_hold("more", 10)) == "held"
+        await store.stop()
+
+    run(walk())
+    assert audit(tmp_path / "m.db") == []
+
+
+def test_a_foreign_lock(tmp_path: Path) -> None:
+    """While another program holds the write lock a request waits a second at most, the loop not at all; afterwards
+    all is well again."""
+
+    async def walk() -> None:
+        store = await _opened(tmp_path / "m.db", Disk())
+        foreign = sqlite3.connect(tmp_path / "m.db", isolation_level=None)
+        foreign.execute("BEGIN IMMEDIATE")
+        turns, longest = 0, 0.0
+
+        async def turn() -> None:
+            nonlocal turns, longest
+            last = time.monotonic()
+            while True:
+                await asyncio.sleep(0)
+                now = time.monotonic()
+                turns, longest, last = turns + 1, max(longest, now - last), now
+
+        turning = asyncio.create_task(turn())
+        start = time.monotonic()
+        assert await _refused(store.books.hold(a_hold("a", 10)))
+        waited_s = time.monotonic() - start
+        turning.cancel()
+        assert 0.4 < waited_s < 1.5
+        assert turns > 100
+        assert longest < 0.3
+        foreign.execute("ROLLBACK")
+        foreign.close()
+        assert await store.books.hold(a_hold("a", 10)) == "held"
+        await store.stop()
+
+    run(walk())
+
+
+def test_a_slow_disk(tmp_path: Path) -> None:
+    """While one commit takes its time everything that comes is collected, and one commit makes all of it durable."""
+
+    async def walk() -> None:
+        disk = Disk()
+        store = await _opened(tmp_path / "m.db", disk)
+        disk.gate.clear()
+        first = store.books.hold(a_hold("first", 10))
+        await asyncio.to_thread(disk.waiting.wait, 30)
+        waiting = [store.books.hold(a_hold(f"r{each}", 10)) for each in range(500)]
+        assert not first.done()
+        begun = disk.statements.count("BEGIN IMMEDIATE")
+        disk.gate.set()
+        assert await first == "held"
+        assert [await later for later in waiting] == ["held"] * 500
+        assert disk.statements.count("BEGIN IMMEDIATE") == begun + 1
+        await store.stop()
+
+    run(walk())
+
+
+def test_stopping_on_a_dead_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop that cannot write says how much is missing, and ends; the next start books it as recovered."""
+    monkeypatch.setattr(books, "PATIENCE_S", 0.1)
+
+    async def walk() -> None:
+        disk = Disk()
+        store = await _opened(tmp_path / "m.db", disk)
+        await store.books.hold(a_hold("a", 10))
+        disk.fail = lambda text: broken()
+        store.books.resolve(a_resolution("a", owed_pico=4))
+        with pytest.raises(Problem, match=r"1 resolutions could not be written"):
+            await store.stop()
+        assert await _refused(store.books.hold(a_hold("late", 10)))
+        store = await _opened(tmp_path / "m.db", Disk())
+        assert await store.books.recover(9.0) == 1
+        await store.stop()
+
+    run(walk())
+    assert audit(tmp_path / "m.db") == []
+
+
+def test_last_uses_outlive_a_fault(tmp_path: Path) -> None:
+    """Last uses that could not be written are written the next time, unless there are newer ones."""
+
+    async def walk() -> None:
+        disk = Disk()
+        store = await _opened(tmp_path / "m.db", disk)
+        for name in ("one", "two"):
+            await store.keys.create(Key(name, "credit"), digest(name))
+            store.keys.used(name, 5.0)
+        disk.fail = lambda text: broken()
+        await store.keys.write_used()
+        store.keys.used("two", 6.0)
+        disk.fail = lambda text: None
+        await store.stop()
+        store = await _opened(tmp_path / "m.db", Disk())
+        assert [key.last_used_at for key in await store.keys.list()] == [5.0, 6.0]
+        await store.stop()
+
+    run(walk())
