@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moonpool.catalog.catalog import build
 from moonpool.catalog.rules import apply
@@ -399,3 +401,49 @@ def test_several_hosts_and_what_each_can() -> None:
     assert [target.host.name for target in model.targets_for(middle.needs)] == ["deepseek"]
     with pytest.raises(Problem, match="only n = 1"):
         ruled("deepseek-v4-flash", HOSTED, prompt="a", n=2)
+
+
+ANYTHING: dict[str, st.SearchStrategy[Any]] = {
+    "temperature": st.sampled_from([0, 1.5, 2, -1, 3]),
+    "top_p": st.sampled_from([0, 0.5, 1]),
+    "presence_penalty": st.sampled_from([0, -2.5, 2]),
+    "max_tokens": st.sampled_from([0, 1, 8192, 8193, 10**6]),
+    "n": st.sampled_from([1, 2, 99]),
+    "logprobs": st.booleans(),
+    "tools": st.just(TOOLS),
+    "tool_choice": st.sampled_from(["none", "auto", "required", NAMED]),
+    "response_format": st.sampled_from([JSON, {"type": "text"}]),
+    "thinking": st.fixed_dictionaries(
+        {"type": st.sampled_from(["enabled", "disabled", "adaptive"])},
+        optional={"reasoning_effort": st.sampled_from(["none", "max", "foo"]), "budget_tokens": st.integers()},
+    ),
+    "reasoning_effort": st.sampled_from(["none", "minimal", "high", "ultra"]),
+    "enable_search": st.booleans(),
+    "messages": st.sampled_from([[USER], [USER, THOUGHT, USER], CONTINUED["messages"]]),
+}
+
+
+@given(st.sampled_from(ALL), st.fixed_dictionaries({}, optional=ANYTHING), st.sampled_from([CATALOGUE, HOSTED]))
+def test_any_request_is_ruled_or_refused(model: str, fields: dict[str, Any], catalogue: Any) -> None:
+    """Whatever fields meet: a 400 that names one, or a call that some host can answer, its limit known, and whose
+    receipts fit in a header."""
+    refused, done = None, None
+    try:
+        done = ruled(model, catalogue, **copy.deepcopy(fields))
+    except Problem as problem:
+        refused = problem
+    if done is None:
+        assert refused is not None
+        assert (refused.status, bool(refused.param)) == (400, True)
+        return
+    found = catalogue.find(model)
+    assert found.targets_for(done.needs)
+    assert 1 <= (done.output_max or 0) <= found.output_max
+    assert done.thinking is ("thinking" in done.needs)
+    said = done.fields.get("thinking")
+    assert said is None or (said["type"] == "enabled") is done.thinking
+    assert "reasoning_effort" not in done.fields or done.thinking
+    assert all(receipt.isascii() and "," not in receipt for receipt in done.adjusted)
+    # What is ruled stays as it is, but for the switch of a model that has none.
+    again = apply(done, found)
+    assert (again.fields, again.thinking, again.output_max) == (done.fields, done.thinking, done.output_max)
