@@ -183,9 +183,9 @@ def test_v4_streamed_shows_only_the_answer(server: Server) -> None:
 
 def test_v4_takes_its_own_message_back(client: openai.OpenAI) -> None:
     """On V4 the message object, thinking included, is the history."""
-    messages: list = [{"role": "user", "content": "Give me a word that rhymes with moon."}]
-    extra = {"thinking": {"type": "enabled", "reasoning_effort": "low"}}
-    for question in ("One more.", ""):
+    messages: list = [{"role": "user", "content": "Why is the sea salty?"}]
+    extra = {"thinking": {"type": "enabled"}}
+    for question in ("And why are rivers not?", ""):
         response = client.chat.completions.create(
             model="deepseek-v4-flash", messages=messages, max_tokens=24, extra_body=extra
         )
