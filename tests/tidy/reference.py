@@ -12,7 +12,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 def pages() -> dict[str, str]:
     """Page -> its text."""
-    return {"settings.md": settings(), "errors.md": errors(), "cli.md": cli(), "metrics.md": metrics()}
+    return {
+        "settings.md": settings(),
+        "errors.md": errors(),
+        "cli.md": cli(),
+        "metrics.md": metrics(),
+        "catalogue.md": catalogue(),
+    }
 
 
 def _head(title: str, source: str, *sentences: str) -> str:
@@ -40,9 +46,9 @@ def settings() -> str:
     return _head(
         "Settings",
         "`src/moonpool/settings.py`",
-        "`moonpool.toml` is read from the working folder or from home, or from where `--config` says. Options of the command "
-        "line come before the file. A key that is no setting is refused. `moonpool config show` prints what holds, "
-        "`moonpool config check` says what is wrong.",
+        "`moonpool.toml` is read from the working folder or from home, or from where `--config` says. Options of the "
+        "command line come before the file. A key that is no setting is refused. `moonpool config show` prints what "
+        "holds, `moonpool config check` says what is wrong.",
         "A secret is a literal, `env:NAME` or `file:/path`.",
     ) + _table(("setting", "type", "default", "bounds", "what it is"), rows)
 
@@ -109,11 +115,11 @@ def options(command: Any) -> Iterator[tuple[str, str]]:
         if param.name in {"help", "install_completion", "show_completion"}:
             continue
         if param.param_type_name == "argument":
-            yield param.human_readable_name, param.help or ""
+            yield param.metavar or param.name.upper(), param.help or ""
             continue
-        typed = ", ".join(param.opts)
+        typed = ", ".join([*param.opts, *param.secondary_opts])
         if not param.is_flag:
-            typed += f" {param.metavar or param.type.name.upper()}"
+            typed += f" {param.metavar or param.opts[0].lstrip('-').upper()}"
         extra = []
         shown = getattr(param, "show_default", None)
         if isinstance(shown, str):
@@ -139,6 +145,52 @@ def cli() -> str:
         rows = [(f"`{typed}`", says) for typed, says in options(command)]
         page += f"\n## {name}\n\n{' '.join((command.help or '').split())}\n" + (_table(("", ""), rows) if rows else "")
     return page
+
+
+def catalogue() -> str:
+    from moonpool.catalog import rows, weights_rows
+    from moonpool.catalog.catalog import build
+    from moonpool.settings import Settings
+
+    page = _head(
+        "The catalogue",
+        "`src/moonpool/catalog/`",
+        "What can be asked for is data: rows of `models.toml`, `hosts.toml` and `weights.toml` in the package. "
+        "`[models.NAME]` and `[hosts.NAME]` of `moonpool.toml` are laid over them field by field, or add rows. "
+        "`moonpool models show NAME` prints what holds.",
+    )
+    page += "\n## Models\n\nWith no provider's key all of them are served by the embedded model.\n"
+    shipped = build(Settings(), {"DEEPSEEK_API_KEY": "k", "LKEAP_API_KEY": "k", "TOKENHUB_API_KEY": "k"}, now=0.0)
+    found = [
+        (
+            f"`{model.name}`",
+            ", ".join(target.host.name for target in model.targets),
+            model.window,
+            model.output_max,
+            model.thinking,
+            ", ".join(sorted(model.can)),
+        )
+        for model in shipped.models()
+    ]
+    page += _table(("model", "hosts, by preference", "window", "longest answer", "thinks", "can"), found)
+    page += "\n## Weights of the embedded model\n"
+    kept = [(f"`{row.name}`", f"`{row.file}`", row.bytes, row.licence) for row in weights_rows()]
+    page += _table(("name", "file", "bytes", "licence"), kept)
+    for kind, title in _records():
+        fields = [(f"`{field}`", says) for field, says in rows.describe(kind)]
+        page += f"\n## {title}\n\n{' '.join((kind.__doc__ or '').split())}\n" + _table(("field", "what it is"), fields)
+    return page
+
+
+def _records() -> list[tuple[Any, str]]:
+    from moonpool.catalog import rows
+
+    return [
+        (rows.ModelRow, "Fields of a model"),
+        (rows.Served, "Fields of an entry of its hosts"),
+        (rows.PriceRow, "Fields of a price"),
+        (rows.HostRow, "Fields of a host"),
+    ]
 
 
 def metrics() -> str:

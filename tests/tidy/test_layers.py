@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "later": set(),
     "settings": {"errors"},
     "dialects": _BOTTOM,
-    "catalog": _BOTTOM | {"settings"},
+    # Prices become amounts where they are loaded.
+    "catalog": _BOTTOM | {"settings", "ledger"},
     "transports": _BOTTOM,
     "ledger": {"words", "errors"},
     "state": _BOTTOM | {"ledger"},
@@ -70,4 +71,6 @@ def test_arrows(path: Path) -> None:
 def test_no_vague_rooms() -> None:
     """No module is named for nothing in particular."""
     vague = {"utils", "util", "common", "helpers", "core", "models", "services", "manager", "misc"}
-    assert not [name(path) for path in python(SOURCE) if path.stem in vague or path.parent.name in vague]
+    # A file of cli/ is called as the command is: `moonpool models`.
+    named = [path for path in python(SOURCE) if path.parent.name != "cli"]
+    assert not [name(path) for path in named if path.stem in vague or path.parent.name in vague]

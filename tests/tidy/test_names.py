@@ -15,7 +15,8 @@ _NAMED = re.compile("|".join(PROVIDERS), re.IGNORECASE)
 
 
 def _elsewhere() -> list[Path]:
-    homes = {SOURCE / "dialects" / f"{provider}.py" for provider in PROVIDERS}
+    # Its own file, and the registry of dialects, which names each once.
+    homes = {SOURCE / "dialects" / f"{name}.py" for name in (*PROVIDERS, "__init__")}
     return [path for path in python(SOURCE) if path not in homes and not path.is_relative_to(SOURCE / "catalog")]
 
 
@@ -23,9 +24,6 @@ def _spoken(path: Path) -> list[tuple[int, str]]:
     """Identifiers and strings of a module with their lines, but for docstrings and imports."""
     aside = docstrings(path)
     imported = set()
-    if path == SOURCE / "dialects" / "__init__.py":
-        # The registry of dialects names each once.
-        aside |= {id(part) for node in ast.walk(tree(path)) if isinstance(node, ast.Dict) for part in ast.walk(node)}
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom | ast.Import):
             imported |= {alias.asname or alias.name.split(".")[-1] for alias in node.names}

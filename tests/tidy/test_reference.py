@@ -44,6 +44,16 @@ def test_every_setting_is_documented() -> None:
         assert row.help.strip()
 
 
+def test_every_field_of_the_catalogue_is_documented() -> None:
+    """Every field that a row may have says what it is, and stands on the page."""
+    from moonpool.catalog import rows
+
+    for kind, _ in reference._records():
+        for field, says in rows.describe(kind):
+            assert says.strip(), f"{kind.__name__}.{field}"
+            assert f"| `{field}` |" in PAGES["catalogue.md"]
+
+
 def test_every_command_and_option_is_documented() -> None:
     """Every command says what it does, and so does each of its options."""
     from moonpool.cli.main import command_tree

@@ -78,4 +78,5 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(pairs) + " }" if value else "{}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(part) for part in value) + "]"
-    return msgspec.json.encode(value).decode()
+    # The one character that JSON takes as it is and TOML does not.
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

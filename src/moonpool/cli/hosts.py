@@ -15,7 +15,8 @@ app = typer.Typer(help="Hosts: list them, check that each answers.", no_args_is_
 @app.command("list")
 def list_(json: show.Json = False, home: show.Home = None, config: show.Config = None) -> None:
     """List the hosts of the catalogue that can be used, and why others cannot."""
-    rows = desk.ask(read(home, config), "GET", "/hosts")["data"]
+    page = desk.ask(read(home, config), "GET", "/hosts")
+    rows = page["data"]
     if json:
         show.json(rows)
         return
@@ -33,6 +34,8 @@ def list_(json: show.Json = False, home: show.Home = None, config: show.Config =
             for row in rows
         ),
     )
+    for name, why in page["absent"].items():
+        show.note(f"not in use: {name} ({why})")
 
 
 @app.command()

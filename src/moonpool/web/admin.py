@@ -22,7 +22,6 @@ from moonpool import __version__
 from moonpool.catalog.catalog import Catalogue
 from moonpool.catalog.model import Model
 from moonpool.errors import Problem
-from moonpool.later import Later
 from moonpool.ledger import keys as key_rules
 from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys
@@ -231,12 +230,27 @@ def _check_name(field: str, value: str, *, required: bool) -> None:
 
 
 def _model_row(model: Model) -> dict[str, object]:
-    return {"name": model.name, "owned_by": model.owned_by, "created": model.created}
+    return {
+        "name": model.name,
+        "hosts": [target.host.name for target in model.targets],
+        "window": model.window,
+        "output_max": model.output_max,
+        "thinking": model.thinking,
+        "can": sorted(model.can),
+        "owned_by": model.owned_by,
+        "created": model.created,
+    }
 
 
 async def list_models(desk: Desk, _: Ask) -> Answer:
     """Every model that can be asked for."""
     return 200, {"data": [_model_row(model) for model in desk.catalogue.models()]}
+
+
+async def show_model(desk: Desk, ask: Ask) -> Answer:
+    """All that holds for one model. Raises caller.unknown_model."""
+    model = desk.catalogue.find(ask.names["name"])
+    return 200, {"name": model.name, **desk.catalogue.effective()["models"][model.name]}
 
 
 def _host_row(host: Host) -> dict[str, object]:
@@ -251,8 +265,9 @@ def _host_row(host: Host) -> dict[str, object]:
 
 
 async def list_hosts(desk: Desk, _: Ask) -> Answer:
-    """The hosts in use; their keys are not shown."""
-    return 200, {"data": [_host_row(host) for host in desk.catalogue.hosts()]}
+    """The hosts in use, their keys not shown; and why the other known ones are not in use."""
+    catalogue = desk.catalogue
+    return 200, {"data": [_host_row(host) for host in catalogue.hosts()], "absent": dict(catalogue.absent)}
 
 
 async def check_hosts(desk: Desk, ask: Ask) -> Answer:
@@ -272,7 +287,8 @@ class _Gather:
     def __init__(self) -> None:
         self.status = 0
         self.body = bytearray()
-        self.over: Later[Problem | None] = Later()
+        # A future and no Later: its end may come from within another task, which cannot step into ours.
+        self.over: asyncio.Future[Problem | None] = asyncio.get_running_loop().create_future()
 
     def head(self, status: int, headers: Headers) -> None:
         self.status = status
@@ -284,7 +300,7 @@ class _Gather:
     def alive(self) -> None: ...
 
     def end(self, problem: Problem | None) -> None:
-        self.over.set(problem)
+        self.over.set_result(problem)
 
 
 async def _check(desk: Desk, host: Host) -> dict[str, object]:
@@ -360,6 +376,7 @@ ROUTES: Final = (
     Route("POST", "/keys", create_key, "Make a key; its secret is in this answer only.", body=NewKey),
     Route("DELETE", "/keys/{id}", delete_key, "Delete a key, for good."),
     Route("GET", "/models", list_models, "List the models of the catalogue."),
+    Route("GET", "/models/{name}", show_model, "Show all that holds for one model."),
     Route("GET", "/hosts", list_hosts, "List the hosts in use."),
     Route("POST", "/hosts/check", check_hosts, "Ask hosts for their models.", query=("host",)),
     Route("GET", "/totals", totals, "What the ledger says in sum."),
