@@ -114,8 +114,13 @@ def _lock(path: Path) -> int:
         raise StoreInUse(
             f"Another Moonpool (process {holder}) has {path} open; one database serves one process."
         ) from None
-    os.ftruncate(file, 0)
-    os.write(file, str(os.getpid()).encode())
-    # SQLite gives its own files the mode of the database: keys and amounts are for the owner only.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        os.ftruncate(file, 0)
+        os.write(file, str(os.getpid()).encode())
+        # SQLite gives its own files the mode of the database: keys and amounts are for the owner only. Not before the
+        # lock is ours: closing a file drops the locks that SQLite in this process may hold on it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        os.close(file)
+        raise
     return file
