@@ -45,7 +45,7 @@ SOURCE = Path(moonpool.__file__).parent
 MODEL = "qwen2.5-coder-0.5b"
 DEADLINE_S = 120.0
 HOST = Host(name="embedded", dialect="llamacpp", transport="llama")
-CONTEXT = 2048
+CONTEXT = 1024
 _DIALECT = LlamaCpp()
 _ids = itertools.count(1)
 

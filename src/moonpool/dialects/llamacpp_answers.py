@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from moonpool.dialects.llamacpp_passes import Candidate, Done, Events, Flow, Meter, Voice, silent
-from moonpool.dialects.llamacpp_plan import CALLS_MAX, Plan, encode
+from moonpool.dialects.llamacpp_plan import CALLS_MAX, Plan, canonical, encode
 from moonpool.dialects.llamacpp_schema import one_of
 from moonpool.dialects.llamacpp_text import BLANKS, CALL_DRESS, CLOSE, OPEN, Guard, before_suffix, first_line
 from moonpool.dialects.llamacpp_wire import Probability
@@ -31,9 +31,7 @@ _MORE_TOKENS: Final = 24
 def chat(plan: Plan) -> Flow:
     """The whole answer to a chat: candidates one after another, over one prompt."""
     answer = yield plan.template()
-    prompt = answer.get("prompt")
-    if not isinstance(prompt, str):
-        raise Problem("upstream.nonsense", detail="llama.cpp's server rendered no prompt")
+    prompt = _prompt_of(answer)
     meter = Meter()
     for index in range(plan.n):
         reason = yield from _candidate(Candidate(plan, index, meter), prompt)
@@ -42,6 +40,13 @@ def chat(plan: Plan) -> Flow:
             answer = yield Outbound(path="/tokenize", body=encode({"content": prompt, "parse_special": True}))
             meter.miss, meter.begun = len(answer.get("tokens", [])), True
         yield _finished(plan, index, reason, meter)
+
+
+def _prompt_of(answer: dict[str, Any]) -> str:
+    prompt = answer.get("prompt")
+    if not isinstance(prompt, str):
+        raise Problem("upstream.nonsense", detail="llama.cpp's server rendered no prompt")
+    return prompt
 
 
 def _finished(plan: Plan, index: int, reason: str, meter: Meter) -> Events:
@@ -79,7 +84,7 @@ def _candidate(one: Candidate, prompt: str) -> Generator[Outbound | Events, Any,
 def _answer(one: Candidate, prompt: str, *, strip: bool) -> Generator[Outbound | Events, Any, str]:
     plan = one.plan
     if plan.forced is not None:
-        return (yield from _calls(one, prompt, plan.forced, None))
+        return (yield from _calls(one, prompt, plan.forced, None)) or "tool_calls"
     voice = Voice(one, Text, strip=strip)
     guard = Guard(CALL_DRESS) if plan.tools else None
     words = _name_words(plan.tools)
@@ -90,12 +95,27 @@ def _answer(one: Candidate, prompt: str, *, strip: bool) -> Generator[Outbound |
         if one.spent(done):
             return "length"
         said = done.text.removesuffix(done.held)
-        return (yield from _calls(one, f"{prompt}{said}\n" if said else prompt, list(plan.tools), words.get(done.word)))
+        text = f"{prompt}{said}\n" if said else prompt
+        reason = yield from _calls(one, text, list(plan.tools), words.get(done.word))
+        return reason or (yield from _answer_from_results(one, voice))
     if done.held:
         yield voice(done.held, [])
     yield voice.rest()
     if plan.schema is not None and not done.cut and not plan.stops and not _parses(done.text):
         raise Problem("upstream.nonsense", detail="the grammar of an answer in JSON had no effect")
+    return "length" if done.cut else "stop"
+
+
+def _answer_from_results(one: Candidate, voice: Voice) -> Generator[Outbound | Events, Any, str]:
+    """The model asked for what it has been told already, as small models do for ever: it answers without tools."""
+    plan = one.plan
+    answer = yield plan.template(with_tools=False)
+    prompt = _prompt_of(answer)
+    if plan.thinks:
+        prompt += f"{OPEN}\n\n{CLOSE}\n\n"
+    done = yield from one.run(prompt, voice, limit=one.left, stops=plan.stops, schema=plan.schema)
+    one.spend(done)
+    yield voice.rest()
     return "length" if done.cut else "stop"
 
 
@@ -112,14 +132,18 @@ def _parses(text: str) -> bool:
     return True
 
 
-def _calls(one: Candidate, text: str, names: list[str], name: str | None) -> Generator[Outbound | Events, Any, str]:
+def _calls(
+    one: Candidate, text: str, names: list[str], name: str | None
+) -> Generator[Outbound | Events, Any, str | None]:
     """Tool calls until the model wants no more. `text` ends where the first begins; `name` is known if it was said.
+    Gives the finish reason, or None when the first call is one whose result the messages hold already.
 
     However the model began, its calls are written down as lines of JSON in a fence: after such a line, most likely
     next is what small models judge best: another line where another call is due, else the end of the fence.
     """
     plan = one.plan
-    earlier: list[tuple[str, str]] = []
+    made = 0
+    known = list(plan.answered) if plan.forced is None else []
     text += _CALLS_OPEN
     while True:
         if name is None and len(names) == 1:
@@ -131,14 +155,15 @@ def _calls(one: Candidate, text: str, names: list[str], name: str | None) -> Gen
                 return "length"
             name = _chosen(done.text, names)
         text += f'{{"name": "{name}", "arguments": '
-        arguments, cut = yield from _arguments(one, text, name, earlier)
+        arguments, cut = yield from _arguments(one, text, name, made, known)
         if cut:
             return "length"
-        if (name, arguments) in earlier:
-            return "tool_calls"
-        earlier.append((name, arguments))
+        if (name, canonical(arguments)) in known:
+            return "tool_calls" if made else None
+        made += 1
+        known.append((name, canonical(arguments)))
         text += arguments + "}\n"
-        if not plan.parallel or len(plan.forced or ()) == 1 or len(earlier) == CALLS_MAX:
+        if not plan.parallel or len(plan.forced or ()) == 1 or made == CALLS_MAX:
             return "tool_calls"
         name = yield from _next_name(one, text, names)
         if name is None:
@@ -164,23 +189,23 @@ def _chosen(text: str, names: list[str]) -> str:
 
 
 def _arguments(
-    one: Candidate, text: str, name: str, earlier: list[tuple[str, str]]
+    one: Candidate, text: str, name: str, slot: int, known: list[tuple[str, str]]
 ) -> Generator[Outbound | Events, Any, tuple[str, bool]]:
-    """The arguments of one call, told while they are made; a later call waits for its end, as small models like to
-    repeat themselves, and a repeated call is dropped. Gives them, and whether the limit cut them."""
+    """The arguments of one call, told while they are made; where another call is `known`, they wait for their end, as
+    small models like to repeat themselves, and a repeated call is dropped. Gives them, and whether the limit cut them.
+    """
     plan = one.plan
-    slot = len(earlier)
     opening = ToolCall(slot, plan.call_id(one.index, slot), name, "", one.index)
     schema = plan.tools[name]
     if schema is None:
-        if (name, "{}") not in earlier:
+        if (name, "{}") not in known:
             yield opening, ToolCall(slot, arguments="{}", index=one.index)
         return "{}", False
     waiting: list[Event] = [opening]
 
     def say(part: str, _: list[Probability]) -> Events:
         waiting.append(ToolCall(slot, arguments=part, index=one.index))
-        if slot:
+        if known:
             return ()
         told = tuple(waiting)
         waiting.clear()
@@ -192,7 +217,7 @@ def _arguments(
     one.spend(done)
     if not done.cut and not _parses(done.text):
         raise Problem("upstream.nonsense", detail="the grammar of a tool's arguments had no effect")
-    if waiting and (name, done.text) not in earlier:
+    if waiting and (name, canonical(done.text)) not in known:
         yield tuple(waiting)
     return done.text, done.cut
 

@@ -37,7 +37,8 @@ encode = msgspec.json.encode
 class Plan(Struct, frozen=True):
     """`tools` are the functions by name, each with the schema of its arguments (None: it takes none); `forced` is
     None where the model may choose to call; `schema` is the JSON the answer must be; `logprobs` the number of
-    alternatives asked for, None for none at all."""
+    alternatives asked for, None for none at all; `answered` the calls since the last user's turn, whose results are
+    there."""
 
     call: Call
     n: int
@@ -57,13 +58,16 @@ class Plan(Struct, frozen=True):
     forced: list[str] | None = None
     parallel: bool = True
     messages: list[Any] = []
+    answered: list[tuple[str, str]] = []
     prefix: str = ""
     prefix_reasoning: str = ""
 
-    def template(self) -> Outbound:
-        """Pass 0 of a chat: the model's own chat template makes one prompt of the messages."""
-        body: dict[str, Any] = {"messages": self.messages, "add_generation_prompt": True}
-        if self.tools:
+    def template(self, *, with_tools: bool = True) -> Outbound:
+        """Pass 0 of a chat: the model's own chat template makes one prompt of the messages. Without tools, their
+        results are told within the user's turn."""
+        messages = self.messages if with_tools else _retold(self.messages)
+        body: dict[str, Any] = {"messages": messages, "add_generation_prompt": True}
+        if self.tools and with_tools:
             body["tools"] = [one for one in self.call.fields["tools"] if one["function"]["name"] in self.tools]
         if self.thinks:
             body["chat_template_kwargs"] = {"enable_thinking": self.thinking, "thinking": self.thinking}
@@ -150,6 +154,7 @@ def plan(call: Call, target: Target) -> Plan:
         forced=forced,
         parallel=fields.get("parallel_tool_calls") is not False,
         messages=messages,
+        answered=_answered(messages) if tools else [],
         prefix=prefix,
         prefix_reasoning=prefix_reasoning,
     )
@@ -223,7 +228,44 @@ def _prefix(messages: list[Any]) -> tuple[list[Any], str, str]:
     last = messages[-1]
     if last.get("role") != "assistant" or not last.get("prefix"):
         return messages, "", ""
-    content = last.get("content") or ""
+    return messages[:-1], _text(last.get("content")), last.get("reasoning_content") or ""
+
+
+def _text(content: Any) -> str:
     if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content)
-    return messages[:-1], content, last.get("reasoning_content") or ""
+        return "".join(part.get("text", "") for part in content)
+    return content or ""
+
+
+def _retold(messages: list[Any]) -> list[Any]:
+    """A conversation without tool calls: what the tools said stands behind the question it answers."""
+    retold: list[dict[str, Any]] = []
+    for message in messages:
+        if message.get("role") == "tool":
+            said = f"<tool_response>\n{_text(message.get('content'))}\n</tool_response>"
+            if retold and retold[-1].get("role") == "user":
+                retold[-1] = {**retold[-1], "content": f"{_text(retold[-1].get('content'))}\n\n{said}"}
+            else:
+                retold.append({"role": "user", "content": said})
+        elif message.get("content") or not message.get("tool_calls"):
+            retold.append({name: value for name, value in message.items() if name != "tool_calls"})
+    return retold
+
+
+def canonical(arguments: str) -> str:
+    """Arguments in one spelling, to be compared; as they are if they are no JSON."""
+    try:
+        return encode(msgspec.json.decode(arguments), order="sorted").decode()
+    except msgspec.MsgspecError:
+        return arguments
+
+
+def _answered(messages: list[Any]) -> list[tuple[str, str]]:
+    calls: list[tuple[str, str]] = []
+    for message in messages:
+        if message.get("role") == "user":
+            calls = []
+        for call in message.get("tool_calls") or ():
+            function = call.get("function") or {}
+            calls.append((str(function.get("name")), canonical(str(function.get("arguments", "")))))
+    return calls if messages[-1].get("role") == "tool" else []

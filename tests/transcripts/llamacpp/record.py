@@ -80,7 +80,7 @@ SCENARIOS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"prompt": "1, 2, 3,", "max_tokens": 4, "temperature": 0, "seed": 1, "echo": True, "logprobs": 1},
         {},
     ),
-    "too-long": ("chat", _ask("x " * 2500), {}),
+    "too-long": ("chat", _ask("x " * 1200), {}),
 }
 
 

@@ -32,7 +32,7 @@ def asked(scenario: str) -> tuple[Call, Target]:
     thinking = "thinking" in fields
     limit = fields.get("max_tokens")
     call = Call("recorded", about["operation"], "m", True, fields, b"", output_max=limit, thinking=thinking)
-    options = {"budget": 48, "context": 2048, **about["options"]}
+    options = {"budget": 48, "context": 1024, **about["options"]}
     return call, Target(HOST, "qwen2.5-coder-0.5b", options=options)
 
 
