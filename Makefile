@@ -9,6 +9,8 @@
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 export PYTHON
+# Weights that outlive a home: fetched once per machine, for tests and for `serve`.
+export MOONPOOL_WEIGHTS ?= $(HOME)/.cache/moonpool/weights
 
 BIN := .venv/bin
 NODE := tests/journeys/node
@@ -67,4 +69,4 @@ node-test:
 	fi
 
 weights: environment-test
-	@$(if $(filter skip,$(MODEL)),true,$(BIN)/moonpool models pull)
+	@$(if $(filter skip,$(MODEL)),true,$(BIN)/moonpool models pull --into "$$MOONPOOL_WEIGHTS")

@@ -10,7 +10,6 @@ from tidy.tree import SOURCE, name, python, tree
 EDGES: dict[str, tuple[int, str]] = {
     "src/moonpool/app.py": (1, "an admin route: its fault becomes an answer and a line in the log"),
     "src/moonpool/later.py": (1, "a driven coroutine: its fault goes to `lost`, never into the event loop"),
-    "src/moonpool/state/sqlite.py": (1, "the writer's batch: its fault goes to everybody who waits for it"),
     "src/moonpool/state/thread.py": (1, "a job of the store's thread: its fault goes to who asked for it"),
     "src/moonpool/transports/connection.py": (1, "the sink: its fault must not cost the connection's bookkeeping"),
     "src/moonpool/transports/exchange.py": (1, "the sink: its fault must not reach the event loop"),

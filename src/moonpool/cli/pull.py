@@ -24,10 +24,12 @@ PLAIN_EVERY_S: Final = 5.0
 
 
 class Place(Struct, frozen=True):
-    """Which weights settings mean, and where: `wanted` is None for a file of the operator's own."""
+    """Which weights settings mean, and where: `wanted` is None for a file of the operator's own; `elsewhere` are
+    other folders where they may be already."""
 
     path: Path
     wanted: weights.Weights | None
+    elsewhere: tuple[Path, ...] = ()
 
     def found(self) -> bool:
         """Is it there, and what it should be?"""
@@ -42,7 +44,8 @@ def place(settings: Settings, name: str = "", folder: Path | None = None) -> Pla
     rows = catalog.weights_rows()
     row = next((row for row in rows if row.name == name or not name), None)
     if row is not None:
-        return Place((folder or settings.weights_path()) / row.file, row)
+        own = settings.weights_path()
+        return Place((folder or own) / row.file, row, (own, shared_folder(os.environ)))
     if "/" in name or name.endswith(".gguf"):
         return Place(Path(name).expanduser(), None)
     known = ", ".join(row.name for row in rows)
@@ -50,18 +53,17 @@ def place(settings: Settings, name: str = "", folder: Path | None = None) -> Pla
 
 
 def shared_folder(environ: Mapping[str, str]) -> Path:
-    """Where weights are kept beyond one home, for tests and for the next home."""
-    cache = environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(environ.get("MOONPOOL_WEIGHTS") or Path(cache) / "moonpool" / "weights")
+    """Where weights are kept beyond one home: for tests, and for the next home."""
+    return Path(environ.get("MOONPOOL_WEIGHTS") or "~/.cache/moonpool/weights").expanduser()
 
 
 def fetch(at: Place, environ: Mapping[str, str]) -> Path:
-    """See that the file is there: linked from the shared folder, or fetched. Raises PullError, OSError."""
+    """See that the file is there: linked from elsewhere on this machine, or fetched. Raises PullError, OSError."""
     wanted = at.wanted
     if wanted is None or at.found():
         return at.path
     folder = at.path.parent
-    known = weights.find(wanted, [shared_folder(environ)])
+    known = weights.find(wanted, at.elsewhere)
     if known is not None:
         folder.mkdir(parents=True, exist_ok=True)
         _link(known, at.path)

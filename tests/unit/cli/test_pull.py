@@ -26,19 +26,19 @@ class Row(msgspec.Struct):
     sources: list[Any] = []
 
 
-def _shared(tmp_path: Path, content: bytes = CONTENT) -> dict[str, str]:
+def _shared(tmp_path: Path, content: bytes = CONTENT) -> tuple[Path, ...]:
     folder = tmp_path / "shared"
     folder.mkdir()
     (folder / "tiny.gguf").write_bytes(content)
-    return {"MOONPOOL_WEIGHTS": str(folder)}
+    return (folder,)
 
 
 def test_weights_of_the_shared_folder_are_linked(tmp_path: Path) -> None:
     """What this machine has elsewhere, verified, is not fetched again."""
-    environ = _shared(tmp_path)
-    at = pull.Place(tmp_path / "home" / "weights" / "tiny.gguf", Row())
+    elsewhere = _shared(tmp_path)
+    at = pull.Place(tmp_path / "home" / "weights" / "tiny.gguf", Row(), elsewhere)
     assert not at.found()
-    assert pull.fetch(at, environ) == at.path
+    assert pull.fetch(at, {}) == at.path
     assert at.found()
     assert at.path.read_bytes() == CONTENT
     assert not list(at.path.parent.glob("*.part"))
@@ -46,10 +46,10 @@ def test_weights_of_the_shared_folder_are_linked(tmp_path: Path) -> None:
 
 def test_wrong_weights_of_the_shared_folder_are_not_used(tmp_path: Path) -> None:
     """A file of the right name and size but with other content is no weights."""
-    environ = _shared(tmp_path, CONTENT[:-1] + b"x")
-    at = pull.Place(tmp_path / "home" / "tiny.gguf", Row())
+    elsewhere = _shared(tmp_path, CONTENT[:-1] + b"x")
+    at = pull.Place(tmp_path / "home" / "tiny.gguf", Row(), elsewhere)
     with pytest.raises(PullError):
-        pull.fetch(at, environ)
+        pull.fetch(at, {})
     assert not at.path.exists()
 
 
