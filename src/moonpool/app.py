@@ -17,7 +17,7 @@ import uvloop
 
 from moonpool.catalog import weights_rows
 from moonpool.catalog.catalog import build
-from moonpool.dialects import DIALECTS
+from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
 from moonpool.relay.journal import Journal
@@ -38,7 +38,6 @@ from moonpool.web.listener import Server
 from moonpool.web.protocol import Limits
 from moonpool.words import Account, Arrival, Key
 
-CLIENT_DIALECT: Final = "deepseek"
 DEFAULT_ACCOUNT: Final = "default"
 PULSE_S: Final = 1.0
 RENEW_EVERY: Final = 5
@@ -121,7 +120,7 @@ class App:
             settings=settings,
             catalogue=catalogue,
             dialects=DIALECTS,
-            client=DIALECTS[CLIENT_DIALECT],
+            client=CLIENT,
             transports=self.transports,
             books=self.store.books,
             keys=self.store.keys,

@@ -57,9 +57,6 @@ class Edge(Struct, frozen=True, forbid_unknown_fields=True):
     stall_s: Annotated[float, _of("Seconds a client may take nothing while an answer waits for it.", gt=0)] = 30.0
     drain_s: Annotated[float, _of("Seconds running answers have to end when the server stops.", ge=0)] = 30.0
     body_bytes_max: Annotated[int, _of("Largest body of a request, in bytes.", ge=1024)] = 4 * 1024 * 1024
-    head_bytes_max: Annotated[int, _of("Largest head of a request, in bytes.", ge=1024)] = 16 * 1024
-    fields_max: Annotated[int, _of("Most header fields of a request.", ge=8)] = 100
-    target_bytes_max: Annotated[int, _of("Longest address of a request, in bytes.", ge=64)] = 4 * 1024
     high_water_bytes: Annotated[
         int, _of("Bytes that may wait for a client before the host is read no further.", ge=4096)
     ] = 32 * 1024
@@ -91,7 +88,6 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: Annotated[int, _of("Connections to one host at once.", ge=1)] = 4096
     head_bytes_max: Annotated[int, _of("Largest head of a host's answer, in bytes.", ge=1024)] = 65536
     body_bytes_max: Annotated[int, _of("Largest body of a host's answer, in bytes.", ge=65536)] = 64 * 1024 * 1024
-    event_bytes_max: Annotated[int, _of("Largest single event of a stream, in bytes.", ge=1024)] = 1024 * 1024
 
 
 class Embedded(Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,7 +111,6 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
     requests: Annotated[bool, _of("Whether each request leaves a line.")] = True
-    format: Annotated[Literal["json"], _of("The form of a line.")] = "json"
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):

@@ -127,12 +127,12 @@ def test_every_setting_explains_itself() -> None:
 def test_every_setting_of_the_issue_is_there() -> None:
     """Names that other rooms and operators' files rely on."""
     paths = {row.path for row in describe()}
-    wanted = """home host port workers store limits edge.head_s edge.body_s edge.body_bytes_max edge.head_bytes_max
-        edge.fields_max edge.target_bytes_max edge.idle_s edge.stall_s edge.high_water_bytes edge.connections_max
+    wanted = """home host port workers store limits edge.head_s edge.body_s edge.body_bytes_max
+        edge.idle_s edge.stall_s edge.high_water_bytes edge.connections_max
         edge.drain_s streams.keepalive_s streams.usage upstream.connect_s upstream.first_s upstream.gap_s
-        upstream.total_s upstream.body_bytes_max upstream.event_bytes_max upstream.head_bytes_max
+        upstream.total_s upstream.body_bytes_max upstream.head_bytes_max
         upstream.connections_max upstream.idle_s embedded.enabled embedded.model embedded.context embedded.parallel
-        embedded.threads embedded.thinking_budget_tokens embedded.thinks embedded.start_s log.requests log.format
+        embedded.threads embedded.thinking_budget_tokens embedded.thinks embedded.start_s log.requests
         accounts[].name accounts[].keys accounts[].post_paid accounts[].concurrency"""
     assert set(wanted.split()) <= paths
 

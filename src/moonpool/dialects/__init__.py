@@ -19,3 +19,6 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "deepseek": DeepSeek(),
     "llamacpp": LlamaCpp(),
 }
+
+CLIENT: Final[Dialect] = DIALECTS["deepseek"]
+"""How the clients of this server speak."""

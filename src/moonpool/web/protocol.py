@@ -27,9 +27,7 @@ from moonpool.words import Arrival
 
 __all__ = ["Connection", "Counters", "Handler", "Hub", "Limits"]
 
-_READING: Final = 0
-_LINGERING: Final = 1
-_CLOSING: Final = 2
+_READING, _LINGERING, _CLOSING = range(3)
 _RESET: Final = struct.pack("ii", 1, 0)
 
 

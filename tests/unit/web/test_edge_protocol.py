@@ -465,7 +465,7 @@ def test_a_problem_of_the_handler_is_its_answer() -> None:
     """Raised problems are rendered, with the field that tells when to come again; they are no faults."""
 
     def busy(_: Arrival, __: Exchange) -> None:
-        raise Problem("account.rate", retry_after_s=1.2)
+        raise Problem("account.concurrency", retry_after_s=1.2)
 
     edge = Edge(busy)
     wire = edge.connect()
