@@ -7,6 +7,7 @@ the first meaningful frame, tries another target. The stages as a table: stages.
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import Final
 
 from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
@@ -23,12 +24,15 @@ from moonpool.relay.writer import Writer
 from moonpool.state.base import Hold, Resolution
 from moonpool.words import Account, Arrival, Call, Key, Operation, Price, Target, Usage
 
+SECRET_CHARS_MIN: Final = 8
+
 _NOTHING = Usage()
 _FREE = Price()
 
 
 async def serve(platform: Platform, arrival: Arrival, operation: Operation, writer: Writer) -> None:
-    """Answer one chat or completion request. Never raises for what a client or a host does."""
+    """Answer one chat or completion request. Never raises for what a client or a host does; what we do wrong
+    ourselves ends this request, with `platform.fault`, and no other."""
     trip = Trip(arrival, operation, platform.monotonic)  # 1 read: the socket's side has done it
     reply: Reply | None = None
     try:
@@ -60,12 +64,19 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         await answer(platform, trip, reply, call, model.targets_for(call.needs))
         trip.status, trip.stage = 200, stages.SETTLE
     except Problem as problem:
-        trip.cause, trip.detail = problem.code, problem.detail
-        trip.status = (
-            refuse(writer, problem, platform.client) if reply is None else reply.refuse(problem, platform.client)
-        )
+        tell(platform, trip, reply, writer, problem)
+    except Exception as error:  # the edge of a request: no fault of ours may leave a client waiting
+        platform.journal.fault(f"request {arrival.id}, stage {trip.stage}", error)
+        tell(platform, trip, reply, writer, Problem("platform.fault", detail=type(error).__name__))
+        writer.cut()
     finally:
         settle(platform, trip, reply)
+
+
+def tell(platform: Platform, trip: Trip, reply: Reply | None, writer: Writer, problem: Problem) -> None:
+    """Let the client know how its request ended, in whatever way is left, and the trip too."""
+    trip.cause, trip.detail = problem.code, problem.detail
+    trip.status = refuse(writer, problem, platform.client) if reply is None else reply.refuse(problem, platform.client)
 
 
 async def authenticate(platform: Platform, arrival: Arrival) -> tuple[Key, Account]:
@@ -130,10 +141,19 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, targe
         problem = await attempt.ended
         if problem is None:
             return
+        conceal(problem, target.host.api_key)
         if trip.first_at or problem.code == "caller.gone":
             trip.stage = stages.PUMP
             raise problem
         failures.append(problem)
+
+
+def conceal(problem: Problem, secret: str) -> None:
+    """Take the key we sent to a host out of what the host said of it. Shorter texts are words, not keys."""
+    if len(secret) >= SECRET_CHARS_MIN:
+        problem.message = problem.message.replace(secret, "…")
+        problem.detail = problem.detail.replace(secret, "…")
+        problem.param = problem.param and problem.param.replace(secret, "…")
 
 
 def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:

@@ -71,36 +71,49 @@ class Attempt:
             return
         try:
             frames = self._decoder.feed(chunk)
+            if frames:
+                self._pass(frames)
         except Problem as problem:
             self._close(problem)
             return
-        if frames and self._pass(frames) and self._decoder.done and self._reply.stream:
+        except Exception as error:  # the edge of the decoder and the encoder: the request must end
+            self._fault(error)
+            return
+        if self._decoder.done and not self.ended.done():
             # The end mark came: the client need not wait for the host to close.
-            self._complete()
-            self.ended.set(None)
+            if self._reply.paused:
+                self._inbound.resume()
+            self.end(None)
 
     def end(self, problem: Problem | None) -> None:
         if self.ended.done():
             return
-        if problem is None and self._refusal is not None:
-            problem = self._dialect.parse_problem(self._status, self._headers, bytes(self._refusal))
-        if problem is None:
-            try:
-                frames = self._decoder.finish()
-            except Problem as broken:
-                problem = broken
-            else:
-                if frames and not self._pass(frames):
-                    return
-                following = self._decoder.next
-                if following is not None:
-                    self._refusal = None
-                    self._inbound = self._transport.send(self._target.host, following, self)
-                    if self._reply.paused:
-                        self._inbound.pause()
-                    return
-                self._complete()
+        try:
+            if problem is None and self._refusal is not None:
+                problem = self._dialect.parse_problem(self._status, self._headers, bytes(self._refusal))
+            if problem is None and not self._finish():
+                return
+        except Problem as broken:
+            problem = broken
+        except Exception as error:  # the same edge
+            self._fault(error)
+            return
         self.ended.set(problem)
+
+    def _finish(self) -> bool:
+        """The body has ended. False when the answer goes on, or was found to have failed. Raises Problem."""
+        frames = self._decoder.finish()
+        if frames and not self._pass(frames):
+            return False
+        following = self._decoder.next
+        if following is not None:
+            self._refusal = None
+            self._inbound = self._transport.send(self._target.host, following, self)
+            if self._reply.paused:
+                self._inbound.pause()
+            return False
+        self._complete()
+        return True
 
     # What the reply tells its source.
 
@@ -128,8 +141,19 @@ class Attempt:
         self._reply.finish(counted + encoder.finish())
 
     def _close(self, problem: Problem) -> None:
-        self._inbound.close()
-        self.ended.set(problem)
+        try:
+            self._inbound.close()
+        finally:
+            if not self.ended.done():
+                self.ended.set(problem)
+
+    def _fault(self, error: Exception) -> None:
+        """Code of ours failed: the request ends with it, and path.py says so."""
+        try:
+            self._inbound.close()
+        finally:
+            if not self.ended.done():
+                self.ended.fail(error)
 
     def _pass(self, frames: list[Frame]) -> bool:
         """Meter the frames and hand them to the client. False when one of them ended the attempt."""

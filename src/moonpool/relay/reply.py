@@ -68,8 +68,10 @@ class Reply:
         writer.listen(self)
 
     def serve_from(self, host: str) -> None:
-        """Name the host that answers, in the answer's head, as long as that has not gone out."""
+        """Name the host that answers, in the answer's head, as long as that has not gone out. What a host before it
+        began to say and was held back is forgotten."""
         self._host = host
+        self._pending = b""
 
     def push(self, data: bytes, meaningful: bool) -> None:
         """Bytes of a streamed answer; held back until something meaningful is among them."""

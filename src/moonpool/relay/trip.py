@@ -57,7 +57,9 @@ class Trip:
         self.usage: Usage | None = None
 
     def dispatch(self, target: Target) -> None:
+        """What a target before it said it used, and did not deliver, is no matter of the client's."""
         self.target = target
+        self.usage = None
         self.attempts += 1
 
     def estimate(self) -> Usage:
