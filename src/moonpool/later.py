@@ -96,28 +96,36 @@ class Later(Generic[T]):
         return True
 
 
+class _Driven:
+    """Not a closure: one that hands itself on would be a cycle, and garbage for the collector with every request."""
+
+    __slots__ = ("_lost", "_send")
+
+    def __init__(self, coroutine: Coroutine[Any, None, None], lost: Callable[[BaseException], None]) -> None:
+        self._send = coroutine.send
+        self._lost = lost
+
+    def wake(self, _: Any = None) -> None:
+        try:
+            waited_for = self._send(None)
+        except StopIteration:
+            return
+        except BaseException as error:
+            self._lost(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        waited_for._asyncio_future_blocking = False
+        if type(waited_for) is Later:
+            waited_for._waiter = self.wake  # it is not done, or it would not have been waited for
+        else:
+            waited_for.add_done_callback(self.wake)
+
+
 def drive(coroutine: Coroutine[Any, None, None], lost: Callable[[BaseException], None]) -> None:
     """Run `coroutine` until it first waits, and on from there whenever what it waits for is there.
 
     It may await a `Later` or an `asyncio.Future`, nothing that needs `asyncio.current_task()`.
     `lost` gets whatever the coroutine lets escape: a fault of ours, to be logged.
     """
-    send = coroutine.send
-
-    def wake(_: Any = None) -> None:
-        try:
-            waited_for = send(None)
-        except StopIteration:
-            return
-        except BaseException as error:
-            lost(error)
-            if not isinstance(error, Exception):
-                raise
-            return
-        waited_for._asyncio_future_blocking = False
-        if type(waited_for) is Later:
-            waited_for._waiter = wake  # it is not done, or it would not have been waited for
-        else:
-            waited_for.add_done_callback(wake)
-
-    wake()
+    _Driven(coroutine, lost).wake()

@@ -161,6 +161,7 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
     delivered, marked estimated; nothing delivered costs nothing. Waits for nothing and cannot fail the client."""
     if reply is not None:
         reply.over = True
+        reply.source = None  # or the two would hold each other until the collector comes
         platform.active.discard(reply)
     if trip.leased:
         platform.limiter.give(trip.account, trip.arrival.id)
