@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -76,8 +77,12 @@ class Later(Generic[T]):
     def add_done_callback(self, wake: Callable[[Any], object], *, context: Any = None) -> None:
         if self.done():
             asyncio.get_running_loop().call_soon(wake, self)
-        else:
+        elif context is None:
             self._waiter = wake
+        else:
+            # A task: it must not be entered from within another one, so it gets its own turn of the loop.
+            loop = asyncio.get_running_loop()
+            self._waiter = partial(loop.call_soon, wake)
 
     def remove_done_callback(self, wake: Callable[[Any], object]) -> int:
         gone = int(self._waiter is not None)

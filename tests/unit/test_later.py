@@ -106,3 +106,26 @@ def test_a_cancelled_task_leaves_the_value_to_nobody() -> None:
         return False
 
     assert asyncio.run(main())
+
+
+def test_a_task_may_set_what_another_task_waits_for() -> None:
+    """The waiting task gets a turn of its own; the setting one goes on undisturbed."""
+
+    async def main() -> list[str]:
+        seen: list[str] = []
+        later: Later[str] = Later()
+
+        async def wait() -> None:
+            seen.append(await later)
+
+        async def give() -> None:
+            later.set("given")
+            seen.append("gave")
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.wait({waiting}, timeout=0)
+        await asyncio.create_task(give())
+        await waiting
+        return seen
+
+    assert asyncio.run(main()) == ["gave", "given"]
