@@ -38,6 +38,16 @@ class Disk:
                     disk.waiting.set()
                     disk.gate.wait(30)
                 super().execute(text, values)
+                return self._done(text)
+
+            def executemany(self, text: str, values: Any) -> Cursor:
+                error = disk.fail(text)
+                if error is not None:
+                    raise error
+                super().executemany(text, values)
+                return self._done(text)
+
+            def _done(self, text: str) -> Cursor:
                 disk.statements.append(text)
                 error = disk.fail_after(text)
                 if error is not None:

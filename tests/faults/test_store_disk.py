@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from faults.auditor import audit, written
 from faults.disk import Disk, Nth, broken
 from moonpool.errors import Problem
 from moonpool.ledger.keys import digest
-from moonpool.state import books
+from moonpool.state import books, keystore
 from moonpool.state.sqlite import SqliteStore
 from moonpool.words import Key
 
@@ -282,6 +283,31 @@ def test_last_uses_outlive_a_fault(tmp_path: Path) -> None:
         await store.stop()
         store = await _opened(tmp_path / "m.db", Disk())
         assert [key.last_used_at for key in await store.keys.list()] == [5.0, 6.0]
+        await store.stop()
+
+    run(walk())
+
+
+def test_last_uses_are_written_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without anybody's doing the last use reaches the disk, and a thousand uses are no thousand writes."""
+    monkeypatch.setattr(keystore, "USED_S", 0.01)
+
+    async def walk() -> None:
+        disk, written_once = Disk(), threading.Event()
+        store = await _opened(tmp_path / "m.db", disk)
+        for name in ("one", "two"):
+            await store.keys.create(Key(name, "credit"), digest(name))
+
+        def note(text: str) -> None:
+            if text == "UPDATE keys SET last_used_at=? WHERE keys.id = ?":
+                written_once.set()
+
+        disk.fail_after = note
+        for at in range(1000):
+            store.keys.used("one", float(at))
+        assert await asyncio.to_thread(written_once.wait, 30)
+        assert sum(text.startswith("UPDATE keys SET last_used_at") for text in disk.statements) < 10
+        assert [key.last_used_at for key in await store.keys.list()] == [999.0, None]
         await store.stop()
 
     run(walk())

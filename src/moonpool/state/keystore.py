@@ -70,6 +70,8 @@ class SqliteKeys:
 
     def start(self, known: Known) -> None:
         """Take over what `load` read."""
+        for remembered in (self._accounts, self._keys, self._ready):
+            remembered.clear()
         self._accounts.update((account.id, account) for account in known.accounts)
         for key, digest in known.keys:
             self._remember(key, digest)
@@ -132,18 +134,19 @@ class SqliteKeys:
 
     async def write_used(self) -> None:
         """Make the last uses durable. What cannot be written now is kept for the next time."""
-        used, self._used = self._used, {}
+        used = dict(self._used)
         if not used:
             return
         try:
             await self._thread.call(partial(_write_used, used))
         except Problem:
-            self._used = used | self._used
             return
         for key_id, at in used.items():
             if key_id in self._keys:
                 key, digest = self._keys[key_id]
                 self._keys[key_id] = (replace(key, last_used_at=at), digest)
+            if self._used.get(key_id) == at:
+                del self._used[key_id]
 
     def _write_used(self) -> None:
         loop = asyncio.get_running_loop()

@@ -75,8 +75,8 @@ class SqliteStore:
 
     async def stop(self) -> None:
         try:
-            await self._books.stop()
             await self._keys.stop()
+            await self._books.stop()
         finally:
             try:
                 await self._thread.stop()
