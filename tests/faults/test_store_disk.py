@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -189,6 +191,22 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
     run(walk())
     assert audit(tmp_path / "m.db") == []
+
+
+def test_the_system_refuses_to_write(tmp_path: Path) -> None:
+    """Writes that the operating system refuses: holds are refused, resolutions wait, and are written afterwards."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("store_full.py")), str(tmp_path / "m.db")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("30 5 30 30 held None\n", "")
+    assert audit(tmp_path / "m.db") == []
+    ids, resolved = written(tmp_path / "m.db")
+    assert ids == set(resolved) | {"after"}
+    assert len(resolved) == 30
 
 
 def test_a_foreign_lock(tmp_path: Path) -> None:
