@@ -10,14 +10,12 @@ import asyncio
 import itertools
 import os
 import threading
-import tomllib
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import moonpool
+from moonpool.catalog import weights_rows
 from moonpool.dialects.llamacpp import LlamaCpp
 from moonpool.errors import Problem
 from moonpool.later import Later
@@ -41,8 +39,7 @@ from moonpool.words import (
     Usage,
 )
 
-SOURCE = Path(moonpool.__file__).parent
-MODEL = "qwen2.5-coder-0.5b"
+MODEL = weights_rows()[0].name
 DEADLINE_S = 120.0
 HOST = Host(name="embedded", dialect="llamacpp", transport="llama")
 CONTEXT = 1024
@@ -57,9 +54,7 @@ def weights_folder() -> Path:
 
 def weights_path() -> Path:
     """The verified file; fetched when this machine has none. Processes that ask at once fetch it once."""
-    row = tomllib.loads((SOURCE / "catalog" / "weights.toml").read_text(encoding="utf-8"))["weights"][MODEL]
-    sources = [SimpleNamespace(**source) for source in row.pop("sources")]
-    return pull(SimpleNamespace(**row, sources=sources), weights_folder())
+    return pull(weights_rows()[0], weights_folder())
 
 
 def call(fields: dict[str, Any], operation: Any = "chat") -> Call:
@@ -179,16 +174,16 @@ class Model:
 
     def __enter__(self) -> Model:
         self._thread.start()
-        self._do(self._start())
+        self.run(self._start())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._do(self._stop())
+        self.run(self._stop())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(DEADLINE_S)
         self.loop.close()
 
-    def _do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(DEADLINE_S)
 
     async def _start(self) -> None:

@@ -30,13 +30,14 @@ from moonpool.words import Headers, Host, Outbound
 
 State = Literal["absent", "loading", "ready", "restarting", "failed", "stopped"]
 
-BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 10.0
 LIVED_S: Final = 5.0
 FAILURES_MAX: Final = 5
 LOOK_EVERY_S: Final = 1.0
 RETRIES_MAX: Final = 20
 RETRY_S: Final = 0.05
+# A request that was sent to a child in its last moments, unheard: it was new, and goes to the next child.
+FRESH_S: Final = 1.0
 STOP_S: Final = 2.0
 LOG_BYTES_MAX: Final = 1 << 20
 LAST_LINES: Final = 50
@@ -44,7 +45,8 @@ LAST_LINES: Final = 50
 
 class Embedded(Struct, frozen=True):
     """`weights`: the GGUF file; `log`: where the child's own words go, at most 1 MiB and the one before it;
-    `context`: tokens of one request; `parallel`: requests at a time; `threads`: 0 for one per core."""
+    `context`: tokens of one request; `parallel`: requests at a time; `threads`: 0 for one per core; `backoff_s`: the
+    pause after the first death, doubled with each of those that follow."""
 
     weights: Path
     log: Path
@@ -52,6 +54,7 @@ class Embedded(Struct, frozen=True):
     parallel: int = 2
     threads: int = 0
     prompt_cache_mib: int = 256
+    backoff_s: float = 0.2
 
 
 class LlamaTransport:
@@ -118,9 +121,10 @@ class LlamaTransport:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._set("stopped")
-        for answer in [*self._running, *self._waiting]:
-            answer.fail(Problem("platform.stopping"))
+        answers = [*self._running, *self._waiting]
         self._waiting.clear()
+        self._fail_soon(answers)
+        await asyncio.sleep(0)
 
     def send(self, host: Host, outbound: Outbound, sink: Sink) -> Inbound:
         answer = _Answer(self, host, outbound, sink)
@@ -137,7 +141,7 @@ class LlamaTransport:
         elif self._state in {"loading", "restarting"}:
             self._waiting.append(answer)
         else:
-            asyncio.get_running_loop().call_soon(answer.fail, self._refusal())
+            self._fail_soon([answer])
 
     def again(self, answer: _Answer) -> None:
         """The child could not be reached: it is dying, and its end will be noticed in a moment."""
@@ -186,7 +190,7 @@ class LlamaTransport:
             self._since = self._clock()
 
     async def _supervise(self) -> None:
-        backoff_s = BACKOFF_FIRST_S
+        backoff_s = self._embedded.backoff_s
         try:
             while True:
                 if not self._embedded.weights.exists():
@@ -205,7 +209,7 @@ class LlamaTransport:
                 else:
                     self._failures = 0
                     if lived_s >= LIVED_S:
-                        backoff_s = BACKOFF_FIRST_S
+                        backoff_s = self._embedded.backoff_s
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(BACKOFF_MAX_S, 2 * backoff_s)
         finally:
@@ -266,8 +270,12 @@ class LlamaTransport:
 
     def _refuse_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for answer in waiting:
-            answer.fail(self._refusal())
+        self._fail_soon(waiting)
+
+    def _fail_soon(self, answers: list[_Answer]) -> None:
+        """Not from within a task: whoever waits for an answer is run by its end, and may be a task itself."""
+        for answer in answers:
+            asyncio.get_running_loop().call_soon(answer.fail, self._refusal())
 
     async def _end_child(self) -> None:
         process, self._process = self._process, None
@@ -286,7 +294,7 @@ class LlamaTransport:
 class _Answer:
     """One answer of the child: the inbound of our caller, and the sink of the HTTP client."""
 
-    __slots__ = ("_head", "_inbound", "_owner", "_paused", "_sink", "_tries", "host", "outbound", "over")
+    __slots__ = ("_head", "_inbound", "_owner", "_paused", "_sent_at", "_sink", "_tries", "host", "outbound", "over")
 
     def __init__(self, owner: LlamaTransport, host: Host, outbound: Outbound, sink: Sink) -> None:
         self.host = host
@@ -298,9 +306,11 @@ class _Answer:
         self._paused = False
         self._head = False
         self._tries = 0
+        self._sent_at = 0.0
 
     def go(self, http: Transport, host: Host) -> None:
         self._tries += 1
+        self._sent_at = asyncio.get_running_loop().time()
         self._inbound = http.send(host, self.outbound, self)
         if self._paused:
             self._inbound.pause()
@@ -346,7 +356,9 @@ class _Answer:
             return
         if problem is not None:
             code = problem.code
-            if code == "upstream.unreachable" and not self._head and self._tries < RETRIES_MAX:
+            fresh = asyncio.get_running_loop().time() - self._sent_at < FRESH_S
+            lost = code == "upstream.unreachable" or (code == "upstream.cut" and fresh)
+            if lost and not self._head and self._tries < RETRIES_MAX:
                 self._inbound = None
                 self._owner.again(self)
                 return
@@ -385,12 +397,12 @@ class _Log:
         with contextlib.suppress(OSError):
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("ab")
+                self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
                 self._size = self._file.tell()
             if self._size + len(line) > LOG_BYTES_MAX:
                 self._file.close()
                 self._path.replace(self._path.with_name(self._path.name + ".1"))
-                self._file = self._path.open("wb")
+                self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "ab")
                 self._size = 0
             self._file.write(line)
             self._file.flush()

@@ -39,7 +39,7 @@ def read_facts(path: Path) -> Facts:
             raise ValueError(f"{path} is no GGUF file")
         try:
             found = _read(file)
-        except (struct.error, UnicodeDecodeError, KeyError) as error:
+        except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
             raise ValueError(f"{path}: its header cannot be read ({error!r})") from None
     architecture = str(found.get("general.architecture", ""))
     template = str(found.get("tokenizer.chat_template", ""))
