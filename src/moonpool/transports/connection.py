@@ -26,6 +26,7 @@ _BODYLESS: Final = (204, 304)
 
 # Blank lines and comment lines, to the end of the bytes: life, but no content. The last comment may be unfinished.
 _LIFE: Final = re.compile(rb"(?:[ \t\r\n\f\v]|:[^\r\n]*+[\r\n])*+(:[^\r\n]*+)?+\Z")
+_QUIET: Final = b" \t\r\n\f\v:"
 _REST_OF_COMMENT: Final = re.compile(rb"[^\r\n]*+")
 
 _NAMES: Final[dict[bytes, str]] = {}
@@ -224,7 +225,7 @@ class Connection(asyncio.Protocol):
                     return
                 exchange.moved = True
                 if not exchange.content:
-                    if self._is_life(chunk):
+                    if (chunk[0] in _QUIET or self._comment) and self._is_life(chunk):
                         exchange.sink.alive()
                         if self._exchange is not exchange:
                             return
