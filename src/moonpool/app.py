@@ -136,7 +136,7 @@ class App:
             parts=self.parts,
         )
         await self.store.books.recover(time.time())
-        await declare_accounts(settings, self.store, self.environ)
+        await declare_accounts(settings, self.store, self.environ, journal)
         self.first_key = await first_key(self.store)
         await self._listen()
         self._pulse = asyncio.create_task(self._beat())
@@ -227,6 +227,7 @@ class App:
         return {
             "store": self.store.trouble() or "ok",
             "embedded": self.embedded.status() if self.embedded is not None else None,
+            "ledger": self.store.books.totals().result(),
             "connections": {
                 "open": len(self.server.connections),
                 "accepted": counters.accepted,
@@ -265,7 +266,10 @@ class App:
             await asyncio.sleep(PULSE_S)
             turn += 1
             for reply in list(platform.active):
-                reply.beat()
+                try:
+                    reply.beat()
+                except Exception as error:  # one answer's fault must not stop the pulse of all others
+                    platform.journal.fault("pulse", error)
             if turn % RENEW_EVERY == 0:
                 platform.limiter.renew(platform.monotonic())
             if turn % EXPIRE_EVERY == 0:
@@ -273,7 +277,7 @@ class App:
                     await platform.books.expire(platform.clock())
 
 
-async def declare_accounts(settings: Settings, store: SqliteStore, environ: dict[str, str]) -> None:
+async def declare_accounts(settings: Settings, store: SqliteStore, environ: dict[str, str], journal: Journal) -> None:
     """Make the accounts and keys that the operator's file declares; what is there already is left as it is."""
     for declared in settings.accounts:
         known = await store.keys.account(declared.name)
@@ -283,7 +287,11 @@ async def declare_accounts(settings: Settings, store: SqliteStore, environ: dict
             digest = key_rules.digest(secret)
             if await store.keys.find(digest) is None:
                 key = Key(key_rules.declared_id(secret), account.id, "declared", time.time())
-                await store.keys.create(key, digest)
+                try:
+                    await store.keys.create(key, digest)
+                except Problem as problem:
+                    # It was deleted, for good; the file still names it.
+                    journal.note("declared key left out", account=account.name, key=key.id, why=problem.message)
 
 
 async def first_key(store: SqliteStore) -> str | None:

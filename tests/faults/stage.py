@@ -195,7 +195,7 @@ class Client:
         first, *lines = raw[:-4].decode("latin-1").split("\r\n")
         self.status = int(first.split()[1])
         self.fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        return self.status
+        return self.status if self.status >= 200 else await self.head()
 
     async def piece(self) -> bytes:
         """A chunk of the body; b"" at its end."""
@@ -208,6 +208,8 @@ class Client:
 
     async def until(self, part: bytes, times: int = 1) -> None:
         """Until the body holds `part` so many times."""
+        if not self.status:
+            await self.head()
         while self.body.count(part) < times:
             assert await self.piece(), f"the answer ended before {part!r}"
 

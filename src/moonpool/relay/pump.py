@@ -58,7 +58,10 @@ class Attempt:
         self._status = status
         self._headers = headers
         if status == 200:
-            self._decoder.start(status, headers)
+            try:
+                self._decoder.start(status, headers)
+            except Exception as error:  # the edge of the decoder and the encoder: the request must end
+                self._fault(error)
         else:
             self._refusal = bytearray()
 
@@ -76,7 +79,7 @@ class Attempt:
         except Problem as problem:
             self._close(problem)
             return
-        except Exception as error:  # the edge of the decoder and the encoder: the request must end
+        except Exception as error:  # the same edge
             self._fault(error)
             return
         if self._decoder.done and not self.ended.done():

@@ -76,7 +76,9 @@ class DataPlane:
         try:
             refuse(writer, Problem("platform.fault"), self._platform.client)
         except RuntimeError:
-            writer.cut()  # the answer had begun
+            pass  # the answer had begun
+        finally:
+            writer.cut()  # nothing, where the answer went out whole
 
 
 async def models(platform: Platform, arrival: Arrival) -> object:
