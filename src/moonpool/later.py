@@ -76,13 +76,13 @@ class Later(Generic[T]):
 
     def add_done_callback(self, wake: Callable[[Any], object], *, context: Any = None) -> None:
         if self.done():
-            asyncio.get_running_loop().call_soon(wake, self)
+            asyncio.get_running_loop().call_soon(partial(wake, self))
         elif context is None:
             self._waiter = wake
         else:
             # A task: it must not be entered from within another one, so it gets its own turn of the loop.
-            loop = asyncio.get_running_loop()
-            self._waiter = partial(loop.call_soon, wake)
+            call_soon: Callable[..., object] = asyncio.get_running_loop().call_soon
+            self._waiter = partial(call_soon, wake)
 
     def remove_done_callback(self, wake: Callable[[Any], object]) -> int:
         gone = int(self._waiter is not None)
@@ -97,7 +97,7 @@ class Later(Generic[T]):
         if waiter is not None:
             gone: Later[T] = Later()
             gone._error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
-            asyncio.get_running_loop().call_soon(waiter, gone)
+            waiter(gone)
         return True
 
 

@@ -318,7 +318,6 @@ def test_a_port_that_is_taken(home: Path) -> None:
     assert "in use" in done.stderr
 
 
-@pytest.mark.xfail(reason="the server binds its socket by its whole path, which the system bounds", strict=True)
 def test_a_home_with_a_long_name(tmp_path: Path) -> None:
     """A home whose path is longer than a socket's address may be works like any other."""
     home = tmp_path / ("h" * 60) / ("o" * 60)

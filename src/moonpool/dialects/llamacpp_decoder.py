@@ -26,7 +26,9 @@ class PassDecoder:
         self._flow: Flow = completion(plan) if plan.call.operation == COMPLETION else chat(plan)
         self._started: Events = (Started(model=None, fingerprint=plan.fingerprint),)
         self._over = False
-        self.first: Outbound = next(self._flow)
+        first = next(self._flow)
+        assert isinstance(first, Outbound)  # a flow begins with what it asks
+        self.first = first
         self._current = self.first
         self._following: Outbound | None = self.first
         self._reset()

@@ -183,6 +183,7 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
                 trip.cause,
                 trip.attempts,
                 platform.clock(),
+                "" if target is None else target.price.currency,
             )
         )
     trip.record(platform, usage)

@@ -10,6 +10,7 @@ Sources: tcp(7); RELIABILITY 3.10 and cases 8, 9, 13, 171, 172.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import os
@@ -18,7 +19,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ _ACCEPTS_A_TURN: Final = 64
 _REFUSED_AT_ONCE_MAX: Final = 256
 _UNSENT_BYTES: Final = 128 * 1024
 _KEEP_FREE: Final = 64
+# The address of a Unix socket holds 107 bytes on Linux and 103 elsewhere.
+_ADDRESS_BYTES_MAX: Final = 100
 _PASSING: Final = frozenset((errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR))
 
 
@@ -249,27 +252,41 @@ def _listen_on(family: int, address: Any, reuse_port: bool, stall_s: float) -> s
 
 def _listen_at(path: Path) -> socket.socket:
     """A Unix socket for our own user. One that a killed process left is replaced, a living one never."""
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()
-            else:
-                raise OSError(errno.EADDRINUSE, f"somebody listens at {path}")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        before = os.umask(0o177)
+    with _short(path) as address:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(address)
+                except ConnectionRefusedError:
+                    path.unlink()
+                else:
+                    raise OSError(errno.EADDRINUSE, f"somebody listens at {path}")
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.bind(str(path))
-        finally:
-            os.umask(before)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+            before = os.umask(0o177)
+            try:
+                sock.bind(address)
+            finally:
+                os.umask(before)
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """An address for `path` that the system takes: a long one goes through the descriptor of its folder."""
+    if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _inode(path: Path) -> int:
