@@ -15,7 +15,6 @@ import os
 import secrets
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,6 +25,7 @@ from msgspec import Struct
 from moonpool.errors import Problem
 from moonpool.transports import llama_child
 from moonpool.transports.base import Inbound, Sink, Transport
+from moonpool.transports.llama_log import ChildLog
 from moonpool.words import Headers, Host, Outbound
 
 State = Literal["absent", "loading", "ready", "restarting", "failed", "stopped"]
@@ -39,8 +39,6 @@ RETRY_S: Final = 0.05
 # A request that was sent to a child in its last moments, unheard: it was new, and goes to the next child.
 FRESH_S: Final = 1.0
 STOP_S: Final = 2.0
-LOG_BYTES_MAX: Final = 1 << 20
-LAST_LINES: Final = 50
 
 
 class Embedded(Struct, frozen=True):
@@ -75,7 +73,7 @@ class LlamaTransport:
         self._task: asyncio.Task[None] | None = None
         self._starts = 0
         self._failures = 0
-        self._log = _Log(embedded.log)
+        self._log = ChildLog(embedded.log)
 
     # What the platform asks.
 
@@ -367,48 +365,3 @@ class _Answer:
         self.over = True
         self._owner.forget(self)
         self._sink.end(problem)
-
-
-class _Log:
-    """The child's words, in a file of bounded size and the last of them at hand. Line by line, never whole bodies:
-    the child is told to say warnings only, so no prompt is among them."""
-
-    def __init__(self, path: Path) -> None:
-        self.last: deque[str] = deque(maxlen=LAST_LINES)
-        self._path = path
-        self._file: Any = None
-        self._size = 0
-
-    async def follow(self, stream: asyncio.StreamReader) -> None:
-        while True:
-            try:
-                line = await stream.readline()
-            except ValueError:  # longer than the reader's limit: what came of it is gone
-                continue
-            if not line:
-                return
-            self._write(line)
-
-    def _write(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").rstrip()
-        if not text:
-            return
-        self.last.append(text[:500])
-        with contextlib.suppress(OSError):
-            if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
-                self._size = self._file.tell()
-            if self._size + len(line) > LOG_BYTES_MAX:
-                self._file.close()
-                self._path.replace(self._path.with_name(self._path.name + ".1"))
-                self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "ab")
-                self._size = 0
-            self._file.write(line)
-            self._file.flush()
-            self._size += len(line)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
