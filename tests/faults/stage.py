@@ -186,7 +186,7 @@ class Client:
     def send(self, method: str, path: str, body: bytes = b"", fields: dict[str, str] | None = None) -> None:
         lines = [f"{method} {path} HTTP/1.1", "Host: stage"]
         lines += [f"{name}: {value}" for name, value in (fields or {}).items()]
-        if body or method == "POST":
+        if body or method in {"POST", "PUT", "PATCH"}:
             lines.append(f"Content-Length: {len(body)}")
         self.writer.write("\r\n".join(lines).encode("latin-1", "surrogateescape") + b"\r\n\r\n" + body)
 

@@ -84,8 +84,6 @@ class Attempt:
             return
         if self._decoder.done and not self.ended.done():
             # The end mark came: the client need not wait for the host to close.
-            if self._reply.paused:
-                self._inbound.resume()
             self.end(None)
 
     def end(self, problem: Problem | None) -> None:
