@@ -139,6 +139,19 @@ def test_usage_of_a_host_that_failed_is_not_the_clients(tmp_path: Path) -> None:
     assert (record.kind, record.estimated, record.host, record.completion) == ("posted", True, "host1", 4)
 
 
+def test_a_whole_answer_that_came_as_a_broken_stream_was_not_delivered(tmp_path: Path) -> None:
+    """A host that streams to a client who wants it whole, and breaks: nothing was sent, so nothing is owed, another
+    host may serve, and what the first one said is in no count."""
+    broken = [*streamed(ROLE, *words(50), end=False), rst]
+    got, path = play(tmp_path / "a", lambda _: broken, act=ask_whole)
+    assert (got.status, only(path).kind, only(path).owed_pico) == (502, "voided", 0)
+    unmetered = [answer(whole_body("word", None))]
+    got, path = play(tmp_path / "b", lambda _: broken, lambda _: unmetered, act=ask_whole)
+    assert got.json["choices"][0]["message"]["content"] == "word"
+    record = only(path)
+    assert (record.kind, record.host, record.completion, record.estimated) == ("posted", "host1", 2, True)
+
+
 def test_a_stream_without_usage_is_estimated(tmp_path: Path) -> None:
     """Case 19: whole, but nobody said what it used: our own count, marked."""
     got, path = play(tmp_path, lambda _: streamed(ROLE, *words(3), last(None), DONE), act=ask_stream)
@@ -169,6 +182,33 @@ def test_absurd_usage_is_refused(tmp_path: Path, usage: Any, stream: bool) -> No
     assert 0 < record.completion < 20
     said = [value.get("usage") for value in got.events if value != "[DONE]"] if stream else [got.json["usage"]]
     assert usage not in said
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_usage_far_below_what_was_delivered_is_refused(tmp_path: Path, stream: bool, tokens: int) -> None:
+    """Case 20: no host makes so much text of so few tokens: our own count."""
+    usage = {**USAGE, "completion_tokens": tokens}
+    steps = streamed(ROLE, *words(50), last(usage), DONE) if stream else [answer(whole_body("word " * 70, usage))]
+    _, path = play(tmp_path, lambda _: steps, act=lambda here: here.ask(chat(stream)))
+    record = only(path)
+    assert (record.kind, record.estimated) == ("posted", True)
+    assert record.completion > 90
+
+
+def test_usage_of_long_tokens_is_believed(tmp_path: Path) -> None:
+    """Case 20: blanks and rules are long tokens; an honest host is not doubted."""
+    steps = streamed(ROLE, event({"content": " " * 200 + "=" * 200}), last({**USAGE, "completion_tokens": 16}), DONE)
+    _, path = play(tmp_path, lambda _: steps, act=ask_stream)
+    assert (only(path).completion, only(path).estimated) == (16, False)
+
+
+def test_the_running_total_of_a_broken_stream_is_not_the_whole(tmp_path: Path) -> None:
+    """A total that came with the first words says nothing of the many that followed."""
+    first = event({"content": "word"}, usage={**USAGE, "completion_tokens": 1})
+    _, path = play(tmp_path, lambda _: [*streamed(ROLE, first, *words(50), end=False), rst], act=ask_stream)
+    assert (only(path).kind, only(path).estimated) == ("posted", True)
+    assert only(path).completion > 90
 
 
 def test_usage_said_twice_counts_once(tmp_path: Path) -> None:

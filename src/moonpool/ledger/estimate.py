@@ -10,6 +10,10 @@ from moonpool.words import Usage
 
 _ASCII, _WIDE = 3, 6  # tenths of a token for a character
 
+DOUBT = 8
+"""How many times below our own rough count a host's count is still believed: long runs of blanks or dashes are long
+tokens, but no text is made of so few."""
+
 
 def _tokens(ascii_chars: int, wide_chars: int) -> int:
     return -(-(ascii_chars * _ASCII + wide_chars * _WIDE) // 10)
@@ -23,3 +27,8 @@ def estimate(body: bytes, ascii_chars: int, wide_chars: int, reasoning_chars: in
     delivered = ascii_chars + wide_chars
     reasoning = completion * reasoning_chars // delivered if delivered else 0
     return Usage(_tokens(len(text) - wide, wide), 0, completion, reasoning, estimated=True)
+
+
+def is_plausible(usage: Usage, ascii_chars: int, wide_chars: int) -> bool:
+    """Whether so many characters can have been the answer for which a host says it used this (RELIABILITY case 20)."""
+    return usage.completion * DOUBT * 10 >= ascii_chars * _ASCII + wide_chars * _WIDE

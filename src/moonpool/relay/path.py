@@ -13,6 +13,7 @@ from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
 from moonpool.dialects.base import Identity
 from moonpool.errors import Problem
+from moonpool.ledger.estimate import is_plausible
 from moonpool.ledger.money import bound, cost
 from moonpool.relay import stages
 from moonpool.relay.platform import Platform
@@ -25,6 +26,7 @@ from moonpool.state.base import Hold, Resolution
 from moonpool.words import Account, Arrival, Call, Key, Operation, Price, Target, Usage
 
 SECRET_CHARS_MIN: Final = 8
+FREE_REASON: Final = "content_filter"  # the refusal text of a content review is said to cost nothing (contract 4)
 
 _NOTHING = Usage()
 _FREE = Price()
@@ -142,7 +144,7 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, targe
         if problem is None:
             return
         conceal(problem, target.host.api_key)
-        if trip.first_at or problem.code == "caller.gone":
+        if (trip.first_at and trip.stream) or problem.code == "caller.gone":
             trip.stage = stages.PUMP
             raise problem
         failures.append(problem)
@@ -157,8 +159,8 @@ def conceal(problem: Problem, secret: str) -> None:
 
 
 def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
-    """Resolve the hold, exactly once, with what was used: the host's word, else our own count of what was
-    delivered, marked estimated; nothing delivered costs nothing. Waits for nothing and cannot fail the client."""
+    """Resolve the hold, exactly once, with what was used: the host's word if it can be right, else our own count of
+    what was delivered, marked estimated; nothing delivered costs nothing. Waits for nothing, cannot fail the client."""
     if reply is not None:
         reply.over = True
         reply.source = None  # or the two would hold each other until the collector comes
@@ -166,10 +168,12 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
     if trip.leased:
         platform.limiter.give(trip.account, trip.arrival.id)
     usage = trip.usage
+    delivered = trip.whole or trip.delivered()
     if usage is None:
-        usage = _NOTHING
-        if trip.delivered():
-            usage = trip.estimate()
+        usage = trip.estimate() if delivered else _NOTHING
+    elif delivered and trip.cause != FREE_REASON and not is_plausible(usage, trip.ascii_chars, trip.wide_chars):
+        trip.detail = f"usage refused: {usage.completion} tokens for {trip.ascii_chars + trip.wide_chars} characters"
+        usage = trip.estimate()
     if trip.held:
         target = trip.target
         platform.books.resolve(

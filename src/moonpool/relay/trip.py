@@ -57,9 +57,12 @@ class Trip:
         self.usage: Usage | None = None
 
     def dispatch(self, target: Target) -> None:
-        """What a target before it said it used, and did not deliver, is no matter of the client's."""
+        """Go to another target. What one before it said, and did not deliver, is no matter of the client's."""
+        if self.attempts:
+            self.usage = None
+            self.ascii_chars = self.wide_chars = self.reasoning_chars = 0
+            self.first_at = 0.0
         self.target = target
-        self.usage = None
         self.attempts += 1
 
     def estimate(self) -> Usage:
@@ -67,7 +70,8 @@ class Trip:
         return estimate(self.arrival.body, self.ascii_chars, self.wide_chars, self.reasoning_chars)
 
     def delivered(self) -> bool:
-        return bool(self.ascii_chars or self.wide_chars)
+        """Whether a client read some of an answer that did not reach its end: of a whole one it reads nothing."""
+        return self.stream and bool(self.ascii_chars or self.wide_chars)
 
     def record(self, platform: Platform, usage: Usage) -> None:
         """Leave the line and the counts of a request that is over."""
