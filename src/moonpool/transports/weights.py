@@ -223,7 +223,7 @@ def _download(package: str, version: str, scratch: Path, done: int, total: int, 
                 while process.poll() is None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(_LOOK_S)
-                    progress(done + _size(scratch), total, label)
+                    progress(done + _arrived(scratch), total, label)
             except BaseException:
                 process.kill()
                 raise
@@ -238,11 +238,12 @@ def _download(package: str, version: str, scratch: Path, done: int, total: int, 
     return wheels[0]
 
 
-def _size(folder: Path) -> int:
+def _arrived(folder: Path) -> int:
+    """Bytes of a wheel on its way: pip copies it at the end, so the largest file counts and not the sum."""
     size = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
-            size += path.stat().st_size
+            size = max(size, path.stat().st_size)
     return size
 
 

