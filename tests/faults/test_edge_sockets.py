@@ -38,6 +38,9 @@ class Ear:
         self.pause = rig.paused.set
         self.resume = rig.resumed.set
 
+    def probe(self) -> None:
+        """It has nothing to say that means nothing."""
+
 
 class Rig:
     """A server on loopback. Handlers may keep exchanges; `gone` is set when a listener hears that its client is."""

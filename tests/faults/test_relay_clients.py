@@ -90,6 +90,25 @@ def test_hanging_up_after_k_events_cancels_and_settles(tmp_path: Path, k: int) -
         assert {(record.kind, record.owed_pico) for record in found} == {("voided", 0)}
 
 
+@pytest.mark.parametrize("form", ["comment", "newline"])
+def test_a_client_that_closes_in_silence_is_found_out(tmp_path: Path, form: str) -> None:
+    """Case 1: a client that closes (FIN, no reset) while its stream says nothing: the host is cancelled within a second,
+    not at the next keep-alive."""
+
+    async def act(here: Stage) -> None:
+        key = await here.key("key-with-a-switch", keepalive=form)
+        clients = [await here.open(key=key) for _ in range(20)]
+        for client in clients:
+            await client.until(b"word0")
+            client.close()
+        with within(1.0):
+            await here.host.until_open(0)
+
+    steps = [*streamed(ROLE, *words(1), end=False), stall]
+    _, path = play(tmp_path, lambda _: steps, act=act, streams=Streams(keepalive_s=0))
+    assert {(record.kind, record.cause) for record in records(path)} == {("posted", "caller.gone")}
+
+
 def test_hanging_up_after_the_usage_came_pays_the_hosts_word(tmp_path: Path) -> None:
     """Case 1: usage that came is believed even where the client left before the end."""
     counted = event({"content": "word"}, usage={"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14})

@@ -147,6 +147,10 @@ class Reply:
         if self.source is not None:
             self.source.resume()
 
+    def probe(self) -> None:
+        if self._beat and self.opened and not self.over:
+            self._writer.write(self._beat)
+
 
 def _worth_retrying(row: Row) -> bool:
     """SDKs try again on their own; they may where waiting helps and nothing was spent."""

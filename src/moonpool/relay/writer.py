@@ -18,6 +18,10 @@ class Listener(Protocol):
 
     def resume(self) -> None: ...
 
+    def probe(self) -> None:
+        """The client sent FIN within an answer: it has closed, or only its sending side. Write something that means
+        nothing, if there is such a thing here; a client that is gone resets it."""
+
 
 class Writer(Protocol):
     """Start, write, end; or everything at once with `whole`. After `gone` every call does nothing."""

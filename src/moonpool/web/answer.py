@@ -223,8 +223,13 @@ class Exchange:
 
     def probe(self) -> None:
         """Write something that means nothing, if there is such a thing here: a client that is gone resets it."""
-        if self._connection is not None and not self._started and not self._http10:
-            self._connection.send(CONTINUE)
+        if self._connection is None:
+            return
+        if not self._started:
+            if not self._http10:
+                self._connection.send(CONTINUE)
+        elif self._listener is not None:
+            self._listener.probe()
 
     def pause(self) -> None:
         if self._listener is not None:
