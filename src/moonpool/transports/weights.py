@@ -241,7 +241,7 @@ def _download(package: str, version: str, scratch: Path, done: int, total: int, 
 def _arrived(folder: Path) -> int:
     """Bytes of a wheel on its way: pip copies it at the end, so the largest file counts and not the sum."""
     size = 0
-    for path in folder.rglob("*"):
+    for path in folder.rglob("*.whl"):
         with contextlib.suppress(OSError):
             size = max(size, path.stat().st_size)
     return size
