@@ -92,7 +92,7 @@ def test_hanging_up_after_k_events_cancels_and_settles(tmp_path: Path, k: int) -
 
 @pytest.mark.parametrize("form", ["comment", "newline"])
 def test_a_client_that_closes_in_silence_is_found_out(tmp_path: Path, form: str) -> None:
-    """Case 1: a client that closes (FIN, no reset) while its stream says nothing: the host is cancelled within a second,
+    """Case 1: a client that closes (FIN, no reset) while its stream is silent: the host is cancelled in a second,
     not at the next keep-alive."""
 
     async def act(here: Stage) -> None:
