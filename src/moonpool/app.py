@@ -186,6 +186,7 @@ class App:
                     context=own.context,
                     parallel=own.parallel,
                     threads=own.threads,
+                    start_s=own.start_s,
                 ),
             )
             transports["llama"] = self.embedded

@@ -1,10 +1,11 @@
 """How bytes reach the embedded model: a supervised child process, and the HTTP client towards it.
 
 Rules: nothing else knows that the model is local. A request that comes while the model loads waits and is sent when it
-serves. When the child dies, the answers it was giving end with `platform.model_failed`, it is started again (after
-0.2 s, doubling to 10 s), and new requests wait for it. A child that cannot load its model several times in a row is
+serves. When the child dies, the answers it was giving end with `platform.model_failed`, it is started again (after 0.2
+s, doubling to 10 s), and new requests wait for it. A child that cannot load its model several times in a row is
 `failed`: requests are then refused at once, while it is still tried every 10 s. The child ends with us, however we end
-(llama_child.py). It is only ever ended by its own process id.
+(llama_child.py). A child that does not serve within `start_s` is ended and counts as one that could not. It is only
+ever ended by its own process id.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ STOP_S: Final = 2.0
 class Embedded(Struct, frozen=True):
     """`weights`: the GGUF file; `log`: where the child's own words go, at most 1 MiB and the one before it;
     `context`: tokens of one request; `parallel`: requests at a time; `threads`: 0 for one per core; `backoff_s`: the
-    pause after the first death, doubled with each of those that follow."""
+    pause after the first death, doubled with each of those that follow; `start_s`: how long a child may load."""
 
     weights: Path
     log: Path
@@ -53,6 +54,7 @@ class Embedded(Struct, frozen=True):
     threads: int = 0
     prompt_cache_mib: int = 256
     backoff_s: float = 0.2
+    start_s: float = 120.0
 
 
 class LlamaTransport:
@@ -244,7 +246,13 @@ class LlamaTransport:
         process.stdin.write(msgspec.json.encode(wanted) + b"\n")
         listening = asyncio.get_running_loop().create_task(self._log.follow(process.stderr))
         try:
-            report = await process.stdout.readline()
+            try:
+                report = await asyncio.wait_for(process.stdout.readline(), embedded.start_s)
+            except TimeoutError:
+                self._log.note(f"the model had not loaded after {embedded.start_s:g} s")
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                report = b""
             if not report:
                 await process.wait()
                 await listening

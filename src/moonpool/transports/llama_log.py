@@ -36,6 +36,10 @@ class ChildLog:
                 return
             self._write(line)
 
+    def note(self, text: str) -> None:
+        """A line of our own among the child's."""
+        self._write(text.encode() + b"\n")
+
     def _write(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
         if not text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,14 @@ class Ending:
         self.ended.set(problem)
 
 
-def refused(weights: Path, folder: Path, *, stop: bool = False) -> tuple[Problem | None, LlamaTransport]:
+def refused(
+    weights: Path, folder: Path, *, stop: bool = False, start_s: float = DEADLINE_S
+) -> tuple[Problem | None, LlamaTransport]:
     """How a request ends that is sent right after the start."""
 
     async def run() -> tuple[Problem | None, LlamaTransport]:
-        transport = LlamaTransport(HttpTransport(), Embedded(weights, folder / "embedded.log", backoff_s=0.001))
+        embedded = Embedded(weights, folder / "embedded.log", backoff_s=0.001, start_s=start_s)
+        transport = LlamaTransport(HttpTransport(), embedded)
         await transport.start()
         sink = Ending()
         transport.send(HOST, Outbound("/completion"), sink)
@@ -86,6 +90,18 @@ def test_stopping_ends_what_waits(tmp_path: Path) -> None:
     assert problem is not None
     assert problem.code == "platform.stopping"
     assert transport.pid is None
+
+
+def test_a_load_that_never_ends(tmp_path: Path) -> None:
+    """A child that does not serve within `start_s` is ended, counts as a failed start, and the log says so."""
+    weights = tmp_path / "endless.gguf"
+    os.mkfifo(weights)
+    problem, transport = refused(weights, tmp_path, start_s=0.05)
+    assert problem is not None
+    assert problem.code == "platform.model_failed"
+    assert transport.status()["starts"] >= 5
+    assert transport.pid is None
+    assert transport.last_lines()[-1] == "the model had not loaded after 0.05 s"
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGML" + bytes(100), b"GGUF\x03\0\0\0" + b"\xff" * 64])
