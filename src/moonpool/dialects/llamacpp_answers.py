@@ -2,8 +2,9 @@
 
 Order of a chat: template → thinking (led by `<think>`, stopped by `</think>` or its budget) → answer, which is free
 text, JSON under a grammar, or tool calls; a call's arguments are a pass of their own under the function's schema, so
-that they always match it. How a generator of passes is read: llamacpp_passes.py. Shapes: PROVIDERS 1.4, 1.5, 1.10,
-1.11.
+that they always match it. Small models sometimes end a thinking or an answer before its first word: such a pass is run
+once more, and may then not begin with its end. How a generator of passes is read: llamacpp_passes.py.
+Shapes: PROVIDERS 1.4, 1.5, 1.10, 1.11.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ import msgspec
 from moonpool.dialects.llamacpp_passes import Candidate, Done, Events, Flow, Meter, Voice, silent
 from moonpool.dialects.llamacpp_plan import CALLS_MAX, Plan, canonical, encode
 from moonpool.dialects.llamacpp_schema import one_of
-from moonpool.dialects.llamacpp_text import BLANKS, CALL_DRESS, CLOSE, OPEN, Guard, before_suffix, first_line
+from moonpool.dialects.llamacpp_text import (
+    BLANKS,
+    CALL_DRESS,
+    CLOSE,
+    OPEN,
+    Guard,
+    before_suffix,
+    first_line,
+    holds_stand_in,
+    pieces,
+)
 from moonpool.dialects.llamacpp_wire import Probability
 from moonpool.errors import Problem
 from moonpool.words import Event, Finished, Metered, Outbound, Reasoning, Text, ToolCall
@@ -26,18 +37,27 @@ _FENCE: Final = "```"
 _CALLS_OPEN: Final = f"{_FENCE}json\n"
 _NAME_FORMS: Final = ('"name": "%s"', '"name":"%s"', '{name: "%s"')
 _MORE_TOKENS: Final = 24
+# Grammars of a text that has a beginning; a thinking also cannot write the mark that ends it.
+_SOME_TEXT: Final = r"root ::= [^ \t\r\n] [^\x00]*"
+_SOME_THINKING: Final = r"root ::= [^ \t\r\n<] [^<]*"
+_PARAGRAPH: Final = "\n\n"
 
 
 def chat(plan: Plan) -> Flow:
     """The whole answer to a chat: candidates one after another, over one prompt."""
     answer = yield plan.template()
     prompt = _prompt_of(answer)
+    opening: list[int] = []
+    if holds_stand_in(prompt + plan.prefix + plan.prefix_reasoning):
+        answer = yield Outbound(path="/tokenize", body=encode({"content": OPEN[0]}))
+        opening = answer.get("tokens", [])
     meter = Meter()
     for index in range(plan.n):
-        reason = yield from _candidate(Candidate(plan, index, meter), prompt)
+        reason = yield from _candidate(Candidate(plan, index, meter, opening), prompt)
         if not meter.begun:
             # A forced call of a function without arguments: nothing was generated, but the prompt was asked.
-            answer = yield Outbound(path="/tokenize", body=encode({"content": prompt, "parse_special": True}))
+            text = pieces(prompt, opening)
+            answer = yield Outbound(path="/tokenize", body=encode({"content": text, "parse_special": True}))
             meter.miss, meter.begun = len(answer.get("tokens", [])), True
         yield _finished(plan, index, reason, meter)
 
@@ -66,19 +86,37 @@ def _candidate(one: Candidate, prompt: str) -> Generator[Outbound | Events, Any,
             prompt = f"{lead}\n{CLOSE}\n\n"
         return (yield from _answer(one, prompt + plan.prefix, strip=False))
     if plan.thinking or plan.prefix_reasoning:
-        voice = Voice(one, Reasoning, strip=not plan.prefix_reasoning)
         lead += plan.prefix_reasoning
-        # The blanks before the mark that ends the thinking belong to the mark.
-        guard = Guard(BLANKS)
-        done = yield from one.run(lead, voice, limit=plan.budget, guard=guard, reasoning=True, stops=[CLOSE])
-        if plan.limit_counts_thinking:
-            one.spend(done)
+        done = yield from _thinking(one, lead)
         if one.spent(done):
             return "length"
         prompt = f"{lead}{done.text.rstrip()}\n{CLOSE}\n\n"
     elif opened or plan.thinks:
         prompt = f"{lead}\n{CLOSE}\n\n"
     return (yield from _answer(one, prompt, strip=True))
+
+
+def _thinking(one: Candidate, lead: str) -> Generator[Outbound | Events, Any, Done]:
+    """A thinking that has text, as long as the budget has room for one. Its tokens are spent."""
+    plan = one.plan
+    voice = Voice(one, Reasoning, strip=not plan.prefix_reasoning)
+    # The blanks before the mark that ends the thinking belong to the mark.
+    done = yield from one.run(lead, voice, limit=plan.budget, guard=Guard(BLANKS), reasoning=True, stops=[CLOSE])
+    if plan.limit_counts_thinking:
+        one.spend(done)
+    budget = plan.budget - done.predicted
+    if plan.prefix_reasoning or done.text.strip() or budget <= 0 or one.spent(done):
+        return done
+    asked = {"stops": [_PARAGRAPH], "form": _SOME_THINKING}
+    done = yield from one.run(lead, voice, limit=budget, guard=Guard(BLANKS), reasoning=True, **asked)
+    if plan.limit_counts_thinking:
+        one.spend(done)
+    return done
+
+
+def _said_nothing(one: Candidate, done: Done) -> bool:
+    """Whether the model ended a free text before its first word, though it was not asked to."""
+    return not (done.text.strip() or done.word or done.cut or one.plan.schema or one.spent(done))
 
 
 def _answer(one: Candidate, prompt: str, *, strip: bool) -> Generator[Outbound | Events, Any, str]:
@@ -91,6 +129,10 @@ def _answer(one: Candidate, prompt: str, *, strip: bool) -> Generator[Outbound |
     stops = plan.stops + list(words) + ([_TOOL_OPEN] if plan.tools else [])
     done = yield from one.run(prompt, voice, limit=one.left, guard=guard, stops=stops, schema=plan.schema)
     one.spend(done)
+    if strip and _said_nothing(one, done):
+        guard = Guard(CALL_DRESS) if plan.tools else None
+        done = yield from one.run(prompt, voice, limit=one.left, guard=guard, stops=stops, form=_SOME_TEXT)
+        one.spend(done)
     if done.word not in plan.stops and (done.word in words or (plan.tools and done.word == _TOOL_OPEN)):
         if one.spent(done):
             return "length"
@@ -115,6 +157,9 @@ def _answer_from_results(one: Candidate, voice: Voice) -> Generator[Outbound | E
         prompt += f"{OPEN}\n\n{CLOSE}\n\n"
     done = yield from one.run(prompt, voice, limit=one.left, stops=plan.stops, schema=plan.schema)
     one.spend(done)
+    if _said_nothing(one, done):
+        done = yield from one.run(prompt, voice, limit=one.left, stops=plan.stops, form=_SOME_TEXT)
+        one.spend(done)
     yield voice.rest()
     return "length" if done.cut else "stop"
 

@@ -10,15 +10,12 @@ Rules: tokens are what the server counted; text is told as soon as it is sure.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
 from moonpool.dialects.llamacpp_plan import Plan, encode
-from moonpool.dialects.llamacpp_text import (
-    Guard,
-    ThinkSplitter,
-)
+from moonpool.dialects.llamacpp_text import CLOSE, Guard, ThinkSplitter, pieces
 from moonpool.dialects.llamacpp_wire import (
     Piece,
     Probability,
@@ -38,10 +35,6 @@ from moonpool.words import (
 Events = tuple[Event, ...]
 # What a generator of passes yields, and what it is sent: a piece, the object of a short pass, or None to go on.
 Flow = Generator[Outbound | Events, Any, Any]
-
-_TOOL_OPEN: Final = "<tool_call>"
-_MORE_TOKENS: Final = 24
-_BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Meter:
@@ -76,12 +69,14 @@ class Done(Struct, frozen=True):
 
 
 class Candidate:
-    """One candidate of an answer while it is made: what is left of its limit, and its passes."""
+    """One candidate of an answer while it is made: what is left of its limit, and its passes. `opening` are the tokens
+    of `<` where the prompt has stand-ins for it (llamacpp_text.py)."""
 
-    def __init__(self, plan: Plan, index: int, meter: Meter) -> None:
+    def __init__(self, plan: Plan, index: int, meter: Meter, opening: list[int] | None = None) -> None:
         self.plan = plan
         self.index = index
         self.meter = meter
+        self.opening = opening or []
         self.left = plan.limit
         self.first = True
         self.offset = 0
@@ -106,7 +101,8 @@ class Candidate:
         """One generating pass. `say(text, probabilities)` makes events of text that is sure; a `guard` holds some of
         it back: what it holds at the end is in `Done.held`, for the caller to say or to drop."""
         plan = self.plan
-        piece: Piece = yield plan.generate(prompt, limit=limit, candidate=self.index, first=self.first, **asked)
+        text = pieces(prompt, self.opening)
+        piece: Piece = yield plan.generate(text, limit=limit, candidate=self.index, first=self.first, **asked)
         self.first = False
         said: list[str] = []
         unsaid: list[int] = []
@@ -133,6 +129,8 @@ class Candidate:
             # The server keeps back what may become a stop text, and forgets it when the limit comes first.
             answer = yield Outbound(path="/detokenize", body=encode({"tokens": unsaid}))
             tail = str(answer.get("content", "")).rstrip("\ufffd")
+            if reasoning and CLOSE.startswith(tail.strip()):
+                tail = ""
             events, _ = self._tell(tail, say, guard, said, odds)
             if events:
                 yield events

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from moonpool.dialects.llamacpp_schema import ANY_OBJECT, arguments_schema, enforceable
+from moonpool.dialects.llamacpp_text import without_marks
 from moonpool.dialects.llamacpp_wire import FINAL_FIELDS
 from moonpool.errors import Problem
 from moonpool.words import COMPLETION, Call, Outbound, Target
@@ -71,11 +72,11 @@ class Plan(Struct, frozen=True):
             body["tools"] = [one for one in self.call.fields["tools"] if one["function"]["name"] in self.tools]
         if self.thinks:
             body["chat_template_kwargs"] = {"enable_thinking": self.thinking, "thinking": self.thinking}
-        return Outbound(path="/apply-template", body=encode(body))
+        return Outbound(path="/apply-template", body=without_marks(encode(body)))
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | list[str | int],
         *,
         limit: int | None,
         candidate: int,
@@ -83,11 +84,13 @@ class Plan(Struct, frozen=True):
         stops: list[str] | None = None,
         schema: dict[str, Any] | None = None,
         grammar: str | None = None,
+        form: str | None = None,
         suffix: str | None = None,
         greedy: bool = False,
     ) -> Outbound:
         """One generating pass of at most `limit` tokens; `first` of an answer, so that a seed means something;
-        `greedy` takes the likeliest, whatever the call's temperature."""
+        `grammar` is of something with a syntax, `form` a grammar of free text; `greedy` takes the likeliest, whatever
+        the call's temperature."""
         body: dict[str, Any] = {
             **self.sampling,
             "stream": True,
@@ -108,8 +111,8 @@ class Plan(Struct, frozen=True):
             body["n_probs"] = max(1, self.logprobs)
         if schema is not None:
             body["json_schema"] = schema
-        if grammar is not None:
-            body["grammar"] = grammar
+        if grammar is not None or form is not None:
+            body["grammar"] = grammar or form
         if schema is not None or grammar is not None:
             for name in _PENALTIES:
                 body.pop(name, None)
@@ -228,7 +231,8 @@ def _prefix(messages: list[Any]) -> tuple[list[Any], str, str]:
     last = messages[-1]
     if last.get("role") != "assistant" or not last.get("prefix"):
         return messages, "", ""
-    return messages[:-1], _text(last.get("content")), last.get("reasoning_content") or ""
+    content, reasoning = _text(last.get("content")), last.get("reasoning_content") or ""
+    return messages[:-1], without_marks(content.encode()).decode(), without_marks(reasoning.encode()).decode()
 
 
 def _text(content: Any) -> str:

@@ -88,6 +88,35 @@ CALL_DRESS: Final = re.compile(
 )
 BLANKS: Final = re.compile(r"\s+\Z")
 
+_TEMPLATE_MARKS: Final = re.compile(rb"<(?=(?:\||\xef\xbd\x9c)[^<>\s|\\\"]{1,80}?(?:\||\xef\xbd\x9c)>)")
+_STAND_IN: Final = "\ufdd0"  # no character, by Unicode's own word
+_STAND_IN_BYTES: Final = _STAND_IN.encode()
+
+
+def without_marks(body: bytes) -> bytes:
+    """A text, or texts in JSON, of which none is read as a mark of the chat template (`<|…|>`, `<｜…｜>`): in place of
+    the `<` of each is a stand-in, for `pieces`."""
+    body = body.replace(_STAND_IN_BYTES, b"")
+    return _TEMPLATE_MARKS.sub(_STAND_IN_BYTES, body) if b"|>" in body or b"\xef\xbd\x9c>" in body else body
+
+
+def holds_stand_in(prompt: str) -> bool:
+    return _STAND_IN in prompt
+
+
+def pieces(prompt: str, opening: list[int]) -> str | list[str | int]:
+    """`prompt` as texts and tokens in turn, as llama.cpp takes them: what stood in for `<` is `opening`, the tokens of
+    `<`; what follows it is then plain text."""
+    if _STAND_IN not in prompt:
+        return prompt
+    mixed: list[str | int] = []
+    for place, part in enumerate(prompt.split(_STAND_IN)):
+        if place:
+            mixed += opening
+        if part:
+            mixed.append(part)
+    return mixed
+
 
 def before_suffix(held: str, suffix: str) -> str:
     """The blanks between a filled-in middle and the suffix that the model has begun to repeat.
