@@ -16,6 +16,7 @@ from moonpool.errors import Problem
 from moonpool.ledger.estimate import is_plausible
 from moonpool.ledger.money import bound, cost
 from moonpool.relay import stages
+from moonpool.relay.conceal import conceal
 from moonpool.relay.platform import Platform
 from moonpool.relay.pump import Attempt
 from moonpool.relay.reply import Reply, refuse
@@ -25,7 +26,6 @@ from moonpool.relay.writer import Writer
 from moonpool.state.base import Hold, Resolution
 from moonpool.words import Account, Arrival, Call, Key, Operation, Price, Target, Usage
 
-SECRET_CHARS_MIN: Final = 8
 FREE_REASON: Final = "content_filter"  # the refusal text of a content review is said to cost nothing (contract 4)
 
 _NOTHING = Usage()
@@ -143,19 +143,11 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, targe
         problem = await attempt.ended
         if problem is None:
             return
-        conceal(problem, target.host.api_key)
+        conceal(problem, target.host.api_key, call)
         if (trip.first_at and trip.stream) or problem.code == "caller.gone":
             trip.stage = stages.PUMP
             raise problem
         failures.append(problem)
-
-
-def conceal(problem: Problem, secret: str) -> None:
-    """Take the key we sent to a host out of what the host said of it. Shorter texts are words, not keys."""
-    if len(secret) >= SECRET_CHARS_MIN:
-        problem.message = problem.message.replace(secret, "…")
-        problem.detail = problem.detail.replace(secret, "…")
-        problem.param = problem.param and problem.param.replace(secret, "…")
 
 
 def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
