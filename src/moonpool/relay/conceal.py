@@ -13,8 +13,10 @@ from moonpool.words import Call
 SECRET_CHARS_MIN: Final = 8
 """Shorter texts are words, not keys."""
 QUOTE_CHARS_MIN: Final = 6
-"""As many characters in a row that stand in the request too are a quotation; fewer are words anybody may use."""
+"""As many characters in a row that stand in the request too may be a quotation; fewer are words anybody may use."""
 DETAIL_CHARS_MAX: Final = 400
+WRITTEN_CHARS_MAX: Final = 200_000
+"""Longer requests are not searched for what was said, on the loop that everybody shares: nothing said is kept."""
 
 
 def conceal(problem: Problem, secret: str, call: Call) -> None:
@@ -24,15 +26,20 @@ def conceal(problem: Problem, secret: str, call: Call) -> None:
         problem.detail = problem.detail.replace(secret, "…")
         problem.param = problem.param and problem.param.replace(secret, "…")
     if problem.detail:
-        problem.detail = unquote(problem.detail[:DETAIL_CHARS_MAX], "\n".join(texts(call.fields)))
+        long = len(call.raw) > WRITTEN_CHARS_MAX
+        problem.detail = "…" if long else unquote(problem.detail[:DETAIL_CHARS_MAX], "\n".join(texts(call.fields)))
 
 
 def unquote(detail: str, written: str) -> str:
-    """`detail` with "…" for each run of characters that stands in `written`, too."""
+    """`detail` with "…" for each run of characters that stands in `written`, too. Every run of twice QUOTE_CHARS_MIN
+    is found: it holds a window that begins at a multiple of it, and only where one does is all of `detail` compared."""
+    size = QUOTE_CHARS_MIN
+    if not any(detail[at : at + size] in written for at in range(0, len(detail) - size + 1, size)):
+        return detail
     quoted = bytearray(len(detail))
-    for at in range(len(detail) - QUOTE_CHARS_MIN + 1):
-        if detail[at : at + QUOTE_CHARS_MIN] in written:
-            quoted[at : at + QUOTE_CHARS_MIN] = b"\1" * QUOTE_CHARS_MIN
+    for at in range(len(detail) - size + 1):
+        if detail[at : at + size] in written:
+            quoted[at : at + size] = b"\1" * size
     kept = [
         "…" if hidden else char
         for at, (char, hidden) in enumerate(zip(detail, quoted, strict=True))
