@@ -22,6 +22,7 @@ from typing import Any
 import openai
 
 from embedded import weights_path
+from journeys import watch
 
 ROOT = Path(__file__).resolve().parents[2]
 MOONPOOL = Path(sys.executable).with_name("moonpool")
@@ -106,6 +107,7 @@ def start(home: Path) -> dict[str, Any]:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
+    watch.begin(process.pid)
     until = time.monotonic() + START_S
     while time.monotonic() < until and not _pause(process):
         address, key = _printed(output, "Base URL"), _printed(output, "API key")
