@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _BODYLESS: Final = (204, 304)
 
 # Blank lines and comment lines, to the end of the bytes: life, but no content. The last comment may be unfinished.
-_LIFE: Final = re.compile(rb"(?:[ \t\r\n\f\v]|:[^\r\n]*+[\r\n])*+(:[^\r\n]*+)?+\Z")
+# No possessive groups: Python 3.11.2, which Debian 12 has, finds no match with one that captures.
+_LIFE: Final = re.compile(rb"(?:[ \t\r\n\f\v]|:[^\r\n]*[\r\n])*(:[^\r\n]*)?\Z")
 _QUIET: Final = b" \t\r\n\f\v:"
 _REST_OF_COMMENT: Final = re.compile(rb"[^\r\n]*+")
 
