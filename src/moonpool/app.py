@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from moonpool.words import Account, Arrival, Key
 
 DEFAULT_ACCOUNT: Final = "default"
 PULSE_S: Final = 1.0
+DESCRIPTORS_MAX: Final = 65_536
 RENEW_EVERY: Final = 5
 EXPIRE_EVERY: Final = 60
 _ADMIN: Final = "/admin/v1"
@@ -323,5 +325,14 @@ def serve(settings: Settings, announce: Callable[[App], None]) -> int:
         await stopping.wait()
         await app.stop()
 
+    raise_descriptor_limit()
     uvloop.run(run())
     return 0
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as we may have: a stream needs two, and many systems give a program 1024 at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

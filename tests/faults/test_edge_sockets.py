@@ -30,6 +30,19 @@ BODY = b'{"model":"m"}'
 RUNNERS = [uvloop.run, asyncio.run]
 
 
+DESCRIPTORS = 5_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def descriptors() -> None:
+    """Crowds need more descriptors than many systems give a program at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
+        pytest.skip(f"this system allows {hard} descriptors, crowds need {DESCRIPTORS}")
+    if soft != resource.RLIM_INFINITY and soft < DESCRIPTORS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
+
+
 class Ear:
     """A listener that sets the rig's events."""
 

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -102,8 +103,9 @@ def serving(home: Path, *words: str, **environ: str) -> Iterator[Running]:
     try:
         for line in process.stdout:
             said.append(line.rstrip("\n"))
-            # The last line of the snippets, or of a later start.
-            if said[-1] == "print()" or "a new one:" in said[-1]:
+            # The blank line after the snippets, or after the few lines of a later start: it says no more, so that
+            # nobody closes the pipe while it speaks.
+            if not said[-1] and (said[-2:-1] == ["print()"] or "a new one:" in "".join(said[-2:])):
                 break
         else:
             raise AssertionError((home.parent / "log.txt").read_text()[-4000:])
@@ -131,6 +133,27 @@ def test_first_start_says_everything_once(home: Path) -> None:
     with serving(home) as server:
         assert not server.key
         assert "moonpool keys create" in server.text
+
+
+@pytest.mark.model
+def test_a_home_is_its_owners_alone(tmp_path: Path) -> None:
+    """Whichever command makes the home, nobody else may look inside."""
+    folder = tmp_path / "new"
+    assert data(folder, "models", "pull")["path"].startswith(str(folder))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux tells the limits of another process")
+def test_it_takes_the_descriptors_it_may_have(home: Path) -> None:
+    """Started with few, as many systems do it, a server gives itself more: each stream needs two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with serving(home) as server:
+            now, most = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (now, most) == (min(hard, 65_536) if hard >= 0 else 65_536, hard)
 
 
 def test_keys_with_and_without_a_server(home: Path) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import typer
 
+from moonpool import app as house
 from moonpool.cli import desk, pull, show
 from moonpool.cli.options import read
 from moonpool.transports.weights import PullError
@@ -59,6 +60,8 @@ def pull_(
     """Fetch the embedded model's weights and check them; at once when they are there."""
     settings = read(home, config)
     at = pull.place(settings, name, into)
+    if into is None:
+        house.make_home(settings)
     try:
         path = pull.fetch(at, os.environ)
     except PullError as error:

@@ -32,6 +32,7 @@ def serve(
     overrides = {"host": host, "port": port, "workers": workers, "embedded.model": model and str(model.absolute())}
     settings = read(home, config, **overrides)
     if fetch and settings.embedded.enabled:
+        house.make_home(settings)
         try:
             pull.fetch(pull.place(settings), os.environ)
         except PullError as error:
