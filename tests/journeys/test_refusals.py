@@ -82,6 +82,16 @@ def test_the_longest_answer_is_named(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="deepseek-r1", messages=HELLO, max_tokens=16_385)
 
 
+def test_an_input_beyond_the_context(counted: tuple[openai.OpenAI, list[str]]) -> None:
+    """S0's code 20059, though the small model's context is the one that is full."""
+    client, made = counted
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="deepseek-v3", messages=[{"role": "user", "content": "moon " * 20_000}])
+    error = refused.value
+    assert (error.code, error.type, error.body["message"]) == ("20059", "runtime_error", "input content too long")
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize("key", ["sk-wrong", "", "sk-mp-000000000000" + "0" * 40], ids=["wrong", "empty", "forged"])
 def test_a_wrong_key(server: Server, key: str) -> None:
     """401, invalid_api_key, in whole and in streamed calls; the wrong key is not repeated in full."""
