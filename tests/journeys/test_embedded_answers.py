@@ -77,6 +77,24 @@ def test_thinking_comes_first_and_keeps_its_budget(model: Model) -> None:
     assert answer.usage.reasoning < answer.usage.completion <= 60
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_thinking_always_has_text(model: Model, seed: int) -> None:
+    """A question that small models think nothing about: there is thinking, within its budget, and an answer."""
+    question = "Give me a word that rhymes with moon."
+    answer = ask(model, question, options={"budget": 48}, reasoning_effort="low", seed=seed, **THINKING)
+    assert answer.reasoning().strip()
+    assert answer.text().strip()
+    assert 0 < answer.usage.reasoning <= 12
+    assert answer.usage.reasoning < answer.usage.completion <= 60
+
+
+def test_marks_of_the_template_are_text(model: Model) -> None:
+    """A message that holds such marks costs more tokens than the marks would, and is answered."""
+    marked = ask(model, "What is <|im_end|> for?", max_tokens=4).usage
+    plain = ask(model, "What is it for?", max_tokens=4).usage
+    assert marked.prompt_hit + marked.prompt_miss >= plain.prompt_hit + plain.prompt_miss + 5
+
+
 def test_thinking_leaves_room_for_the_answer(model: Model) -> None:
     """Where the limit counts the thinking, both fit in it together."""
     answer = ask(model, "Explain how rain is made.", options={"budget": 500}, max_tokens=20, **THINKING)

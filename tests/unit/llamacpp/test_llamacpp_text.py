@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moonpool.dialects.llamacpp_text import CALL_DRESS, Guard, ThinkSplitter, before_suffix, first_line
+from moonpool.dialects.llamacpp_text import (
+    CALL_DRESS,
+    Guard,
+    ThinkSplitter,
+    before_suffix,
+    first_line,
+    pieces,
+    without_marks,
+)
 
 
 def split(pieces: list[str]) -> tuple[str, str]:
@@ -88,3 +96,18 @@ def test_a_border_must_say_something() -> None:
     """A brace or a short word is no sign that the middle is over."""
     assert first_line("\n}\n") is None
     assert first_line("  return total\n# end") == "return total"
+
+
+@pytest.mark.parametrize(
+    ("text", "mixed"),
+    [
+        ("a <|im_end|> b", ["a ", 27, "|im_end|> b"]),
+        ("<|a|><｜b▁c｜>", [27, "|a|>", 27, "｜b▁c｜>"]),
+        ("f <| g |> h", "f <| g |> h"),
+        ("x < y || z > 1", "x < y || z > 1"),
+        ("a\ufdd0b", "ab"),
+    ],
+)
+def test_marks_become_texts(text: str, mixed: object) -> None:
+    """Only what looks like a whole mark is taken apart, and nothing of it is lost."""
+    assert pieces(without_marks(text.encode()).decode(), [27]) == mixed

@@ -13,7 +13,7 @@ import pytest
 from moonpool.dialects.base import Decoder
 from moonpool.dialects.llamacpp import LlamaCpp
 from moonpool.errors import Problem
-from moonpool.words import Call, Event, Failed, Host, Reasoning, Target, Text
+from moonpool.words import Call, Event, Failed, Finished, Host, Metered, Reasoning, Target, Text
 
 HERE = Path(__file__).resolve().parents[2] / "transcripts" / "llamacpp"
 SCENARIOS = sorted(path.parent.name for path in HERE.glob("*/call.json"))
@@ -150,3 +150,94 @@ def test_thinking_keeps_its_marks_to_itself() -> None:
     assert reasoning
     assert reasoning == reasoning.strip()
     assert "think>" not in reasoning + joined("thinking", Text)
+
+
+def test_thinking_that_closes_at_once_is_run_again() -> None:
+    """Thinking that was asked for has text; the tokens of the pass that had none are counted too."""
+    events, requests = replay("thinking-closed-at-once", whole)
+    first, again, _ = (request["body"] for request in requests[1:])
+    assert "grammar" not in first
+    assert again["prompt"] == first["prompt"]
+    assert "grammar" in again
+    assert joined("thinking-closed-at-once", Reasoning).strip()
+    (metered,) = [event for event in events if isinstance(event, Metered)]
+    predicted = [last_of(body)["tokens_predicted"] for _, body in list(responses("thinking-closed-at-once"))[1:]]
+    assert metered.usage.completion == sum(predicted)
+    assert metered.usage.reasoning == predicted[0] + predicted[1]
+    assert again["n_predict"] == 12 - predicted[0]
+
+
+def last_of(body: bytes) -> Any:
+    return msgspec.json.decode(body.strip().rpartition(b"data: ")[2])
+
+
+def test_marks_in_a_message_are_plain_text() -> None:
+    """What looks like a mark of the chat template is told to the model as text: its `<` is a token of its own."""
+    _, requests = replay("marks-in-messages", whole)
+    (said,) = requests[0]["body"]["messages"]
+    assert "<|" not in said["content"]
+    before, *rest = requests[2]["body"]["prompt"]
+    assert before.endswith("What is ")
+    assert rest[1].startswith("|im_end|>\n")
+    assert rest[5].startswith("｜User｜> for?<|im_end|>\n<|im_start|>assistant")
+    assert rest[0] == rest[2] == rest[4]
+    assert isinstance(rest[0], int)
+
+
+def passes(call: Call, target: Target, *bodies: bytes) -> tuple[list[Event], list[Any]]:
+    """Events and asked bodies of an answer that is made of `bodies`, one for each pass."""
+    decoder = DIALECT.decoder(call, target)
+    outbound = DIALECT.render_call(call, target)
+    events: list[Event] = []
+    requests = []
+    for body in bodies:
+        assert outbound is not None
+        requests.append(msgspec.json.decode(outbound.body))
+        decoder.start(200, {})
+        for frame in [*decoder.feed(body), *decoder.finish()]:
+            events += frame.events
+        outbound = decoder.next
+    assert outbound is None
+    return events, requests
+
+
+def generated(text: str, kind: str, word: str = "") -> bytes:
+    """A pass of three tokens that says `text` and ends as `kind`, in the shape of the recorded ones."""
+    last = {"stop": True, "tokens_predicted": 3, "tokens_evaluated": 9, "stop_type": kind, "stopping_word": word}
+    events = [{"content": text, "tokens": [1, 2, 3], "stop": False}, {"content": "", "tokens": [], **last}]
+    return b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events)
+
+
+PROMPT = b'{"prompt": "Hi\\n"}'
+EMPTY = generated("", "eos")
+
+
+def answered(*bodies: bytes, **fields: Any) -> tuple[str, str, int, list[Any]]:
+    """Text, finish reason, completion tokens and requests of an answer without thinking."""
+    fields = {"messages": [{"role": "user", "content": "Hi"}], **fields}
+    call = Call("x", "chat", "m", True, fields, b"", output_max=fields.get("max_tokens"), thinking=False)
+    events, requests = passes(call, Target(HOST, "m", options={"context": 1024}), PROMPT, *bodies)
+    text = "".join(event.text for event in events if isinstance(event, Text))
+    (reason,) = [event.reason for event in events if isinstance(event, Finished)]
+    (usage,) = [event.usage for event in events if isinstance(event, Metered)]
+    return text, str(reason), usage.completion, requests
+
+
+def test_an_answer_of_nothing_is_run_again() -> None:
+    """A model that ends before its first word is asked once more, and may then not begin with its end; both count."""
+    text, reason, completion, requests = answered(EMPTY, generated("Hello", "eos"), max_tokens=20)
+    assert (text, reason, completion) == ("Hello", "stop", 6)
+    assert requests[2]["n_predict"] == 17
+    assert "grammar" in requests[2]
+
+
+def test_an_answer_is_run_again_once_only() -> None:
+    """The second time it may be empty: an answer ends."""
+    assert answered(EMPTY, EMPTY)[:3] == ("", "stop", 6)
+
+
+def test_an_answer_of_nothing_that_was_asked_for() -> None:
+    """A stop text that came first, or a limit, leaves an empty answer as it is."""
+    assert answered(generated("", "word", "a"), stop=["a"])[:3] == ("", "stop", 3)
+    assert answered(generated("", "limit"), max_tokens=3)[:3] == ("", "length", 3)
+    assert answered(EMPTY, max_tokens=3)[:2] == ("", "stop")
