@@ -54,9 +54,9 @@ def until(settings: Settings, wanted: Any) -> dict[str, int]:
 
 
 def test_a_life_behind_the_server(tmp_path: Path) -> None:
-    """A stream that is asked for while the model loads waits and is answered. When the
-    child is killed in the middle of an answer, the client reads an error event, what was delivered is booked, and
-    the next request is answered. A client that leaves stops the model, and its hold is resolved within a second or so."""
+    """A stream that is asked for while the model loads waits and is answered. When the child is killed in the middle of
+    an answer, the client reads an error event, what was delivered is booked, and the next request is answered. A client
+    that leaves stops the model, and its hold is resolved within seconds."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     (home / "moonpool.toml").write_text(CONFIG)
