@@ -7,12 +7,11 @@ then the store is opened here and the very function that the server would have c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http.client
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -27,10 +26,9 @@ from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys
 from moonpool.transports.http import HttpTransport
 from moonpool.web import admin
+from moonpool.web.listener import short_address
 
 ASK_S: Final = 60.0
-# A UNIX socket's address holds 107 bytes on Linux and 103 elsewhere; longer ones go through their folder.
-_ADDRESS_BYTES_MAX: Final = 100
 
 
 class Refused(Exception):
@@ -70,18 +68,6 @@ def server_runs(settings: Settings) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def _address(path: Path) -> Iterator[str]:
-    if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
-
-
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=ASK_S)
@@ -90,7 +76,7 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(ASK_S)
-        with _address(self._path) as address:
+        with short_address(self._path) as address:
             self.sock.connect(address)
 
 

@@ -24,12 +24,11 @@ from moonpool.relay.route import next_target
 from moonpool.relay.trip import Trip
 from moonpool.relay.writer import Writer
 from moonpool.state.base import Hold, Resolution
-from moonpool.words import Account, Arrival, Call, Key, Operation, Price, Target, Usage
+from moonpool.words import Account, Arrival, Call, Key, Operation, Target, Usage
 
 FREE_REASON: Final = "content_filter"  # the refusal text of a content review is said to cost nothing (contract 4)
 
 _NOTHING = Usage()
-_FREE = Price()
 
 
 async def serve(platform: Platform, arrival: Arrival, operation: Operation, writer: Writer) -> None:

@@ -252,7 +252,7 @@ def _listen_on(family: int, address: Any, reuse_port: bool, stall_s: float) -> s
 
 def _listen_at(path: Path) -> socket.socket:
     """A Unix socket for our own user. One that a killed process left is replaced, a living one never."""
-    with _short(path) as address:
+    with short_address(path) as address:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 try:
@@ -277,7 +277,7 @@ def _listen_at(path: Path) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
+def short_address(path: Path) -> Iterator[str]:
     """An address for `path` that the system takes: a long one goes through the descriptor of its folder."""
     if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX:
         yield str(path)
