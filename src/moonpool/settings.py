@@ -75,6 +75,24 @@ class Streams(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["finish", "chunk"],
         _of("Where a stream says its usage: on the chunk that finishes, or on a chunk of its own after it."),
     ] = "finish"
+    continuation: Annotated[
+        Literal["same", "on", "off"],
+        _of("Whether a stream that breaks off goes on at a host with prefix completion: the same model, any, never."),
+    ] = "same"
+
+
+class Routing(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which host gets a request, and how long one waits for a free one; a model's row may name another policy."""
+
+    policy: Annotated[
+        Literal["order", "weight", "least_busy", "price"],
+        _of("How a host is chosen among those that can be used: as written, by weight, the idlest, the cheapest."),
+    ] = "order"
+    affinity: Annotated[
+        bool, _of("Whether a conversation prefers the account where its beginning was found in the cache.")
+    ] = True
+    queue_max: Annotated[int, _of("Requests that may wait for one model's hosts; more are refused.", ge=0)] = 1000
+    queue_s: Annotated[float, _of("Seconds a request may wait; one that would wait longer is refused.", ge=0)] = 30.0
 
 
 class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +162,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Annotated[str, _of("Where limits are kept.")] = "memory://"
     edge: Edge = Edge()
     streams: Streams = Streams()
+    routing: Routing = Routing()
     upstream: Upstream = Upstream()
     embedded: Embedded = Embedded()
     log: Log = Log()

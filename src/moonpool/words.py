@@ -16,7 +16,8 @@ CHAT: Final = "chat"
 COMPLETION: Final = "completion"
 
 # What a call may ask of a model beyond plain text; compared with what a catalogue row says it `can`.
-Need = Literal["tools", "thinking", "json_object", "prefix", "fim", "logprobs", "n"]
+# `prefix_thinking`: to go on with a thinking that is given (PROVIDERS 1.11), where `prefix` goes on with an answer.
+Need = Literal["tools", "thinking", "json_object", "prefix", "prefix_thinking", "fim", "logprobs", "n"]
 
 Headers = Mapping[str, str]
 """Header fields with lower-case names; a field that came twice is joined by ", "."""
@@ -46,7 +47,9 @@ class Call(Struct, frozen=True):
     """One request, parsed once and never mutated.
 
     `fields` is the client's JSON after the rules of the model were applied; `adjusted` names what the rules
-    (or the parser) dropped, clamped or mapped, in the words of the header `x-moonpool-adjusted`.
+    (or the parser) dropped, clamped or mapped, in the words of the header `x-moonpool-adjusted`. `refuse`: the key
+    wants an error where something would have to be adjusted. `emulated` are needs that we see to ourselves, because
+    the model cannot (they are not among `needs` any more).
     """
 
     id: str
@@ -60,6 +63,8 @@ class Call(Struct, frozen=True):
     thinking: bool = False
     needs: frozenset[str] = frozenset()
     adjusted: tuple[str, ...] = ()
+    refuse: bool = False
+    emulated: frozenset[str] = frozenset()
 
 
 # One piece of an answer. `index` is the candidate (choices[index]).
@@ -96,6 +101,13 @@ class ToolCall(Struct, frozen=True, gc=False):
     index: int = 0
 
 
+class Found(Struct, frozen=True):
+    """What a web search found: objects of {index, url, name, snippet, icon, site, published_time} (contract 4)."""
+
+    results: tuple[dict[str, Any], ...]
+    index: int = 0
+
+
 class Metered(Struct, frozen=True, gc=False):
     usage: Usage
 
@@ -111,7 +123,7 @@ class Failed(Struct, frozen=True):
     problem: Any
 
 
-Event = Started | Text | Reasoning | ToolCall | Metered | Finished | Failed
+Event = Started | Text | Reasoning | ToolCall | Found | Metered | Finished | Failed
 
 
 class Frame(Struct, frozen=True):
@@ -126,24 +138,33 @@ class Frame(Struct, frozen=True):
 
 
 class Outbound(Struct, frozen=True):
-    """A request to a host, rendered by its dialect. `path` is appended to the host's base URL."""
+    """A request to a host, rendered by its dialect. `path` is appended to the host's base URL; `adjusted` are receipts
+    of what this host needed to be different from what the client said."""
 
     path: str
     body: bytes = b""
     method: str = "POST"
     stream: bool = False
     headers: tuple[tuple[str, str], ...] = ()
+    adjusted: tuple[str, ...] = ()
 
 
 class Host(Struct, frozen=True):
-    """Where a model is served, who we are there, and how long we wait. A row of hosts.toml, resolved."""
+    """Where a model is served, who we are there, and how long we wait. A row of hosts.toml, resolved.
+
+    `account` is whose concurrency, balance and cache the key uses: hosts that name one account share them.
+    `concurrency` are its requests at once in all, `concurrency_by_model` those of one model (the host's own name for
+    it); 0 or absent: no limit is known.
+    """
 
     name: str
     dialect: str
     transport: str = "http"
     base_url: str = ""
     api_key: str = ""
+    account: str = ""
     concurrency: int = 0
+    concurrency_by_model: Mapping[str, int] = {}
     connect_s: float = 5.0
     first_s: float = 600.0
     gap_s: float = 60.0
@@ -152,20 +173,27 @@ class Host(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True):
-    """A model at a host, with the host's own name for it, what it can do, its price there and dialect options."""
+    """A model at a host, with the host's own name for it, what it can do, its price there and dialect options.
+
+    `weight` is its share among equals. `replay` is what becomes of reasoning that is sent back: `keep` it, `strip` it,
+    `reject` it as the client's fault, or `fill` it: kept, and "" where it is missing (PROVIDERS 1.7).
+    """
 
     host: Host
     model: str
     can: frozenset[str] = frozenset()
     price: Price = Price()
     options: Mapping[str, Any] = {}
+    weight: int = 1
+    replay: Literal["keep", "strip", "reject", "fill"] = "keep"
 
 
 class Key(Struct, frozen=True):
     """An API key as the data plane knows it; the secret itself is never kept.
 
     `id` is the public part (12 characters). `switches` are the per-key compatibility switches:
-    `keepalive` ("comment" | "newline" | "off"), `usage` ("finish" | "chunk").
+    `keepalive` ("comment" | "newline" | "off"), `usage` ("finish" | "chunk"), `conflicts` ("adapt" | "refuse"),
+    `continuation` ("same" | "on" | "off").
     """
 
     id: str

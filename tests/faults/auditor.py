@@ -19,7 +19,10 @@ _BROKEN = {
     "what we owe a host is not what was moved to it": """
         SELECT r.hold_seq FROM resolutions r
         LEFT JOIN transfers t ON t.seq = r.hold_seq AND t.debit = 'cost' AND t.credit = 'host:' || r.host
+            AND t.leg = 2
         GROUP BY r.hold_seq HAVING r.cost_pico <> coalesce(sum(t.amount_pico), 0)""",
+    "what we owe for an earlier dispatch does not go to a host": """
+        SELECT seq FROM transfers WHERE leg > 2 AND (debit <> 'cost' OR credit NOT LIKE 'host:_%')""",
     "money was taken from another client than the one who held": """
         SELECT t.seq FROM transfers t JOIN holds h ON h.seq = t.seq
         WHERE t.debit LIKE 'client:%'

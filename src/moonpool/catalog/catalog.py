@@ -165,7 +165,9 @@ def _host(name: str, row: HostRow, base_url: str, key: Secret, settings: Setting
         transport=row.transport,
         base_url=base_url,
         api_key=key,
+        account=row.account or name,
         concurrency=row.concurrency,
+        concurrency_by_model=row.concurrency_by_model,
         connect_s=row.connect_s or upstream.connect_s,
         first_s=row.first_s or upstream.first_s,
         gap_s=row.gap_s or upstream.gap_s,
@@ -226,6 +228,9 @@ def _model(name: str, parts: _Parts) -> Model | None:
         thinking_forced_tools=row.thinking_forced_tools,
         can=can,
         mixed=len({target.can for target in targets}) > 1,
+        routing=row.routing or parts.settings.routing.policy,
+        emulate=row.emulate,
+        json_word=row.json_word,
         replay=row.replay,
         checks=checks,
         defaults=defaults,
@@ -274,14 +279,15 @@ def _target(name: str, row: ModelRow, served: Served, host: Host, parts: _Parts)
             "limit_counts_thinking": row.limit_counts_thinking,
             **served.options,
         }
-        return Target(host, served.model or parts.local.model, can & parts.local.can, Price(), options)
+        return Target(host, served.model or parts.local.model, can & parts.local.can, Price(), options, served.weight)
     model = served.model or name
     price = Price()
     if host_row.listed:
         known = parts.rows.get(model)
         listed = _prices(model, known, parts) if known is not None else _prices(name, row, parts)
         price = next((price for start, price in reversed(listed) if start <= parts.now), listed[0][1])
-    return Target(host, model, can, price, served.options)
+    replay = served.replay or host_row.replay or "keep"
+    return Target(host, model, can, price, served.options, served.weight, replay)
 
 
 def _prices(name: str, row: ModelRow, parts: _Parts) -> tuple[tuple[float, Price], ...]:

@@ -11,6 +11,7 @@ from moonpool.words import CHAT, Call, Price, Target
 
 Thinking = Literal["always", "never", "default_on", "default_off"]
 Replay = Literal["keep", "drop", "reject"]
+Routing = Literal["order", "weight", "least_busy", "price"]
 
 
 class Check(Struct, frozen=True, gc=False):
@@ -29,8 +30,10 @@ class Model(Struct, frozen=True):
 
     `can` is what the row says and at least one target can (`mixed`: they differ in it); `checks` are by field,
     `defaults` are filled in where a field is absent; `efforts` maps the words of `reasoning_effort`; `unsupported` are
-    the sentences about a need that is not met; `thinking_max` is what may be thought beyond max_tokens; `targets` are
-    in order of preference; `prices` are (first moment in Unix seconds, Price), oldest first, at least one.
+    the sentences about a need that is not met; `thinking_max` is what may be thought beyond max_tokens; `targets`
+    are in order of preference, `routing` is how one is chosen; `emulate` is what we see to ourselves where they cannot;
+    `json_word` what becomes of JSON mode without that word; `prices` are (first moment in Unix seconds, Price), oldest
+    first, at least one.
     """
 
     name: str
@@ -47,6 +50,9 @@ class Model(Struct, frozen=True):
     thinking_forced_tools: Literal["kept", "thinking_off"]
     can: frozenset[str]
     mixed: bool
+    routing: Routing
+    emulate: frozenset[str]
+    json_word: Literal["refuse", "add"]
     replay: Replay
     checks: Mapping[str, Check]
     defaults: tuple[tuple[str, Any], ...]

@@ -13,10 +13,11 @@ from msgspec import Meta, Struct
 
 EMBEDDED: Final = "embedded"
 DIALECTS: Final = ("deepseek", "openai", "llamacpp")
-NEEDS: Final = ("tools", "thinking", "json_object", "prefix", "fim", "logprobs", "n")
+NEEDS: Final = ("tools", "thinking", "json_object", "prefix", "prefix_thinking", "fim", "logprobs", "n")
 
 Text = Annotated[str, Meta(min_length=1)]
-_Need = Literal["tools", "thinking", "json_object", "prefix", "fim", "logprobs", "n"]
+_Need = Literal["tools", "thinking", "json_object", "prefix", "prefix_thinking", "fim", "logprobs", "n"]
+_Replay = Literal["", "keep", "strip", "reject", "fill"]
 _Seconds = Annotated[float, Meta(gt=0)]
 _Tokens = Annotated[int, Meta(ge=1)]
 
@@ -35,7 +36,20 @@ class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
         str, _says("Who we are there: a literal, env:NAME or file:/path. Unset: the host is not there.")
     ] = ""
     owner: Annotated[str, _says("Whom GET /models names as owner of what it serves; its own name if empty.")] = ""
+    account: Annotated[
+        str, _says("Whose concurrency, balance and cache the key uses; hosts that name one account share them.")
+    ] = ""
     concurrency: Annotated[int, Meta(ge=0), _says("Requests at once of the account behind the key; 0: not known.")] = 0
+    concurrency_by_model: Annotated[
+        dict[str, Annotated[int, Meta(ge=0)]], _says("The same for one model, under the host's own name for it.")
+    ] = {}
+    replay: Annotated[
+        _Replay,
+        _says(
+            "What becomes of reasoning_content that is sent back: keep, strip, reject (a 400), or fill (keep, and "
+            "an empty text where it is missing)."
+        ),
+    ] = ""
     listed: Annotated[bool, _says("Whether it charges us the list prices of models.toml.")] = False
     cannot: Annotated[frozenset[_Need], _says("What it refuses whatever the model.")] = frozenset()
     searches: Annotated[bool, _says("Whether it takes enable_search; without such a host the field is dropped.")] = (
@@ -53,7 +67,8 @@ class Served(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[Text, _says("The host's name.")]
     model: Annotated[str, _says("What the host calls the model, where that differs.")] = ""
-    weight: Annotated[int, Meta(ge=0), _says("Its share among equals; kept for a later version.")] = 1
+    weight: Annotated[int, Meta(ge=0), _says("Its share among equals; 0: only when no other is left.")] = 1
+    replay: Annotated[_Replay, _says("As the host's, for this model.")] = ""
     options: Annotated[dict[str, Any], _says("For its dialect, before those of the host.")] = {}
 
 
@@ -83,6 +98,18 @@ class ModelRow(Struct, frozen=True, forbid_unknown_fields=True):
         list[Text | Served], _says("In order of preference: tables, or names; a name keeps what was said of it here.")
     ] = []
     alias: Annotated[str, _says("Another model that this is one more name of; then nothing else is said.")] = ""
+    routing: Annotated[
+        Literal["", "order", "weight", "least_busy", "price"],
+        _says("How a host is chosen among those that can be used; else routing.policy."),
+    ] = ""
+    emulate: Annotated[
+        frozenset[Literal["tools", "json_object"]],
+        _says("What is emulated where a host cannot do it itself: marked as such, never silently."),
+    ] = frozenset()
+    json_word: Annotated[
+        Literal["refuse", "add"],
+        _says("What becomes of JSON mode where the messages lack the word json: a 400, or a sentence is added."),
+    ] = "refuse"
     window: Annotated[_Tokens, _says("Tokens of context, question and answer together.")] = 131_072
     output_max: Annotated[_Tokens, _says("The longest answer that can be asked for, in tokens.")] = 8_192
     output_default: Annotated[_Tokens, _says("The longest answer where max_tokens is not given.")] = 4_096

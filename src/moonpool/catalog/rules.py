@@ -25,6 +25,7 @@ _PARAM: Final = {
     "tools": "tools",
     "json_object": "response_format",
     "prefix": "messages",
+    "prefix_thinking": "messages",
     "fim": "model",
     "logprobs": "logprobs",
     "n": "n",

@@ -21,7 +21,7 @@ class DeepSeek(OpenAI):
     texts: ClassVar[tuple[tuple[str, str], ...]] = (
         ("content exists risk", "upstream.content_risk"),
         ("maximum context length", "caller.too_long"),
-        ("insufficient balance", "upstream.credentials"),
+        ("insufficient balance", "upstream.unpaid"),
     )
 
     def _path(self, call: Call, target: Target) -> str:

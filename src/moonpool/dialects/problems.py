@@ -34,10 +34,13 @@ _CODES: Final[Mapping[str, str]] = {
     "content_filter": "upstream.content_risk",
     "content_policy_violation": "upstream.content_risk",
     "content_risk": "upstream.content_risk",
-    "insufficient_quota": "upstream.credentials",
+    "insufficient_quota": "upstream.unpaid",
     "invalid_api_key": "upstream.credentials",
     "authentication_error": "upstream.credentials",
 }
+
+# The host refuses who we are, not what was asked.
+_OURS: Final[Mapping[int, str]] = {401: "upstream.credentials", 402: "upstream.unpaid", 403: "upstream.forbidden"}
 
 # For errors inside an answer that began with 200: which status their type or code would have had.
 _STATUSES: Final[Mapping[str, int]] = {
@@ -102,8 +105,8 @@ def read_problem(status: int, headers: Headers, body: bytes, texts: Texts = ()) 
         return Problem(code, refusal.message or None, detail=detail)
     if code is not None:
         return Problem(code, detail=detail)
-    if status in (401, 402, 403):
-        return Problem("upstream.credentials", detail=detail)
+    if status in _OURS:
+        return Problem(_OURS[status], detail=detail)
     if status in (429, 503):
         return Problem("upstream.busy", detail=detail, retry_after_s=retry_after(headers))
     if status in (400, 413, 415, 422):

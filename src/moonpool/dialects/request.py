@@ -157,6 +157,8 @@ def _chat_needs(fields: dict[str, Any], thinking: bool) -> frozenset[str]:
         if tools:
             raise wrong("tools", "Function call should not be used with prefix")
         needs.append("prefix")
+        if last.get("reasoning_content") and not last.get("content"):
+            needs.append("prefix_thinking")
     form = fields.get("response_format")
     if form is not None and form["type"] != "text":
         if prefix:

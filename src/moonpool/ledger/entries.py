@@ -87,6 +87,11 @@ def legs(
     return tuple(found)
 
 
+def cost_leg(earlier: int, host: str, cost_pico: int, currency: str) -> Transfer:
+    """What we owe for the dispatch number `earlier` of a request that went on to another."""
+    return Transfer(_COST_LEG + 1 + earlier, COST, payable(host), cost_pico, currency)
+
+
 def deposited(account: str, fund: Fund, amount_pico: int, currency: str) -> Transfer:
     """The transfer of a deposit."""
     source = CASH if fund == "topped_up" else GRANTS

@@ -136,7 +136,6 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, targe
         dialect = platform.dialects[target.host.dialect]
         verbatim = target.model == call.model and dialect.family == client.family
         trip.dispatch(target)
-        reply.serve_from(target.host.name)
         encoder = client.encoder(call, identity, verbatim, reply.switches)
         attempt = Attempt(trip, reply, call, target, dialect, platform.transports[target.host.transport], encoder)
         problem = await attempt.ended

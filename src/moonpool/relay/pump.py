@@ -48,7 +48,9 @@ class Attempt:
         self._status = 0
         self._headers: Headers = {}
         reply.source = self
-        self._inbound = transport.send(target.host, dialect.render_call(call, target), self)
+        outbound = dialect.render_call(call, target)
+        reply.serve_from(target, outbound.adjusted)
+        self._inbound = transport.send(target.host, outbound, self)
         if reply.paused:
             self._inbound.pause()
 
@@ -163,8 +165,11 @@ class Attempt:
         out: list[bytes] = []
         meaningful = False
         failed: Problem | None = None
+        said = trip.said
         for frame in frames:
             for event in frame.events:
+                if said is not None:
+                    said.add(event)
                 kind = type(event)
                 if kind is Text or kind is Reasoning:
                     text = event.text  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from moonpool.dialects.base import Dialect
 from moonpool.errors import Problem, Row
 from moonpool.relay.writer import Fields, Writer
-from moonpool.words import Call
+from moonpool.words import Call, Target
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream; charset=utf-8"
@@ -35,12 +35,13 @@ class Reply:
     """One answer to one client. Also the writer's listener; what happens there goes on to `source`."""
 
     __slots__ = (
+        "_adjusted",
         "_beat",
-        "_fields",
-        "_host",
         "_pending",
         "_quiet",
         "_quiet_max",
+        "_receipts",
+        "_target",
         "_writer",
         "opened",
         "over",
@@ -57,8 +58,9 @@ class Reply:
         self._beat = (_BEATS if call.stream else _BLANKS)[switches["keepalive"]]
         self._quiet = 0
         self._quiet_max = beat_s
-        self._fields: Fields = [("x-moonpool-adjusted", ", ".join(call.adjusted))] if call.adjusted else []
-        self._host = ""
+        self._receipts = call.adjusted
+        self._adjusted: tuple[str, ...] = ()
+        self._target: Target | None = None
         self._pending = b""
         self._writer = writer
         self.opened = False
@@ -67,10 +69,11 @@ class Reply:
         self.source: Source | None = None
         writer.listen(self)
 
-    def serve_from(self, host: str) -> None:
-        """Name the host that answers, in the answer's head, as long as that has not gone out. What a host before it
-        began to say and was held back is forgotten."""
-        self._host = host
+    def serve_from(self, target: Target, adjusted: tuple[str, ...] = ()) -> None:
+        """Name the host that answers, what it calls the model and what it needed to be different, in the answer's head,
+        as long as that has not gone out. What a host before it began to say and was held back is forgotten."""
+        self._target = target
+        self._adjusted = adjusted
         self._pending = b""
 
     def push(self, data: bytes, meaningful: bool) -> None:
@@ -120,7 +123,14 @@ class Reply:
             self._writer.write(self._beat)
 
     def _head(self) -> Fields:
-        return [("x-moonpool-host", self._host), *self._fields]
+        target = self._target
+        fields: Fields = []
+        if target is not None:
+            fields += [("x-moonpool-host", target.host.name), ("x-moonpool-model", target.model)]
+        adjusted = self._receipts + self._adjusted
+        if adjusted:
+            fields.append(("x-moonpool-adjusted", ", ".join(adjusted)))
+        return fields
 
     def _open(self) -> None:
         self.opened = True

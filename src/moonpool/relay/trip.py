@@ -7,6 +7,7 @@ from collections.abc import Callable
 from moonpool.ledger.estimate import estimate
 from moonpool.relay.journal import Line
 from moonpool.relay.platform import Platform
+from moonpool.relay.said import Said
 from moonpool.relay.stages import READ
 from moonpool.words import Arrival, Price, Target, Usage
 
@@ -14,7 +15,8 @@ _FREE = Price()
 
 
 class Trip:
-    """Times are of the monotonic clock (seconds), 0.0 where the thing has not happened."""
+    """Times are of the monotonic clock (seconds), 0.0 where the thing has not happened. `said` is set, before the
+    first dispatch, where somebody will ask what the answer said: otherwise no text is kept."""
 
     __slots__ = (
         "account",
@@ -33,6 +35,7 @@ class Trip:
         "operation",
         "price",
         "reasoning_chars",
+        "said",
         "stage",
         "status",
         "stream",
@@ -53,6 +56,7 @@ class Trip:
         self.status = self.attempts = self.ascii_chars = self.wide_chars = self.reasoning_chars = 0
         self.stream = self.whole = self.held = self.leased = False
         self.price = _FREE
+        self.said: Said | None = None
         self.target: Target | None = None
         self.usage: Usage | None = None
 
@@ -62,6 +66,8 @@ class Trip:
             self.usage = None
             self.ascii_chars = self.wide_chars = self.reasoning_chars = 0
             self.first_at = 0.0
+            if self.said is not None:
+                self.said.forget()
         self.target = target
         self.attempts += 1
 

@@ -29,6 +29,14 @@ class Hold(Struct, frozen=True, gc=False):
     expires_at: float
 
 
+class Cost(Struct, frozen=True, gc=False):
+    """What we owe a host for a dispatch that was not the last one of its request."""
+
+    host: str
+    amount_pico: int
+    currency: str
+
+
 Kind = Literal["posted", "voided", "expired", "recovered"]
 
 
@@ -36,7 +44,8 @@ class Resolution(Struct, frozen=True, gc=False):
     """How a hold ended, at most once: posted with what was used, or voided, expired, recovered with a cause.
 
     `owed_pico` is what the client owes, in the hold's currency; only `posted` owes anything. `cost_pico` is what we
-    owe the host, in `cost_currency` ("" is the hold's); `attempts` the dispatches that were made.
+    owe the host, in `cost_currency` ("" is the hold's); `attempts` the dispatches that were made, `earlier` what we owe
+    for those before the last one.
     """
 
     hold_id: str
@@ -49,6 +58,7 @@ class Resolution(Struct, frozen=True, gc=False):
     attempts: int
     resolved_at: float
     cost_currency: str = ""
+    earlier: tuple[Cost, ...] = ()
 
 
 class Deposit(Struct, frozen=True, gc=False):

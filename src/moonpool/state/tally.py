@@ -119,7 +119,7 @@ class Tally:
         usage = resolution.usage
         if (usage.prompt_miss | usage.prompt_hit | usage.completion | usage.reasoning) >> _TOKEN_BITS:
             resolution = _void(resolution)
-        if entry.hold.amount_pico or resolution.owed_pico or resolution.cost_pico:
+        if entry.hold.amount_pico or resolution.owed_pico or resolution.cost_pico or resolution.earlier:
             resolution = self._move(entry, resolution)
         entry.resolution = resolution
         self._count(resolution, 1)
@@ -167,7 +167,8 @@ class Tally:
     def _move(self, entry: Entry, resolution: Resolution) -> Resolution:
         """Release what was held and move what is owed; gives the resolution as it is to be booked."""
         hold = entry.hold
-        if not (entries.bookable(resolution.owed_pico) and entries.bookable(resolution.cost_pico)):
+        amounts = (resolution.owed_pico, resolution.cost_pico, *(cost.amount_pico for cost in resolution.earlier))
+        if not all(map(entries.bookable, amounts)):
             resolution = _void(resolution)
         elif resolution.owed_pico and not entries.charges(resolution.kind):
             resolution = replace(resolution, owed_pico=0)
@@ -183,6 +184,12 @@ class Tally:
         entry.transfers = entries.legs(
             hold.account, drawn, hold.currency, resolution.host, resolution.cost_pico, cost_currency
         )
+        if resolution.earlier:
+            entry.transfers += tuple(
+                entries.cost_leg(at, cost.host, cost.amount_pico, cost.currency or hold.currency)
+                for at, cost in enumerate(resolution.earlier)
+                if cost.amount_pico
+            )
         return resolution
 
     def _count(self, resolution: Resolution, sign: int) -> None:
@@ -196,5 +203,12 @@ class Tally:
 
 def _void(resolution: Resolution) -> Resolution:
     return replace(
-        resolution, kind="voided", usage=_NOTHING, owed_pico=0, cost_pico=0, cost_currency="", cause="platform.fault"
+        resolution,
+        kind="voided",
+        usage=_NOTHING,
+        owed_pico=0,
+        cost_pico=0,
+        cost_currency="",
+        earlier=(),
+        cause="platform.fault",
     )
