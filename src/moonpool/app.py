@@ -21,6 +21,7 @@ from moonpool.catalog.catalog import build
 from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
+from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
 from moonpool.relay.platform import Platform
@@ -127,13 +128,19 @@ class App:
             books=self.store.books,
             keys=self.store.keys,
             limiter=MemoryLimiter(),
+            fleet=Fleet(settings.routing, time.monotonic, journal.note),
             meters=Meters(),
             journal=journal,
             clock=time.time,
             monotonic=time.monotonic,
             new_id=request_ids(),
             active=set(),
-            switches={"keepalive": "comment", "usage": settings.streams.usage},
+            switches={
+                "keepalive": "comment",
+                "usage": settings.streams.usage,
+                "conflicts": "adapt",
+                "continuation": settings.streams.continuation,
+            },
             beat_s=settings.streams.keepalive_s,
             parts=self.parts,
         )
@@ -273,6 +280,7 @@ class App:
                     reply.beat()
                 except Exception as error:  # one answer's fault must not stop the pulse of all others
                     platform.journal.fault("pulse", error)
+            platform.fleet.tick()
             if turn % RENEW_EVERY == 0:
                 platform.limiter.renew(platform.monotonic())
             if turn % EXPIRE_EVERY == 0:

@@ -26,7 +26,7 @@ from typing import Any
 from faults.auditor import audit
 from faults.upstream import LAST_CHUNK, STREAM_HEAD, Script, Step, Upstream, answer, chunk
 from moonpool.app import App
-from moonpool.settings import Edge, Embedded, Log, Settings, Streams
+from moonpool.settings import Edge, Embedded, Log, Routing, Settings, Streams
 from moonpool.settings import Upstream as Timers
 from moonpool.words import Account, Key
 
@@ -321,6 +321,7 @@ async def stage(
     streams: Streams | None = None,
     edge: Edge | None = None,
     upstream: Timers | None = None,
+    routing: Routing | None = None,
     prepare: Callable[[App], None] | None = None,
 ) -> AsyncIterator[Stage]:
     """`scripts`: one host each; `dead`: so many hosts before them where nobody listens; `host`: more for each host's
@@ -334,8 +335,9 @@ async def stage(
             port=0,
             embedded=Embedded(enabled=False),
             edge=edge or Edge(drain_s=0),
-            streams=streams or Streams(),
+            streams=streams or Streams(continuation="off"),
             upstream=upstream or Timers(),
+            routing=routing or Routing(),
             log=Log(requests=False),
             hosts={
                 name: {"base_url": url, "dialect": "deepseek", "api_key": HOST_KEY, **(host or {})}

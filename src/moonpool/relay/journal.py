@@ -43,6 +43,9 @@ class Line(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     first_s: float | None = None
     total_s: float = 0.0
     detail: str = ""
+    served_model: str = ""
+    """What the host calls the model, where that is another name."""
+    continued: int = 0
 
 
 class Journal:

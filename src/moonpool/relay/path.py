@@ -1,7 +1,7 @@
 """The whole path of a request on one screen: nine stages in order, `settle` whatever happened.
 
-It is run by `later.drive`, so it may only await a Later. Only `settle` writes money, and only `answer`, before
-the first meaningful frame, tries another target. The stages as a table: stages.py.
+It is run by `later.drive`, so it may only await a Later. Only `settle` writes money, and only `answer` asks a target:
+another one before the first meaningful frame, or to go on where a stream broke off. The stages as a table: stages.py.
 """
 
 from __future__ import annotations
@@ -11,24 +11,30 @@ from typing import Final
 
 from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
-from moonpool.dialects.base import Identity
+from moonpool.dialects.base import Encoder, Identity
 from moonpool.errors import Problem
 from moonpool.ledger.estimate import is_plausible
 from moonpool.ledger.money import bound, cost
 from moonpool.relay import stages
 from moonpool.relay.conceal import conceal
+from moonpool.relay.fleet import Errand, Permit, Place
+from moonpool.relay.line import Waiter
 from moonpool.relay.platform import Platform
 from moonpool.relay.pump import Attempt
 from moonpool.relay.reply import Reply, refuse
-from moonpool.relay.route import next_target
+from moonpool.relay.route import is_final
+from moonpool.relay.said import Said
+from moonpool.relay.seam import CONTINUATIONS_MAX, Seam, continuation, may_continue
 from moonpool.relay.trip import Trip
 from moonpool.relay.writer import Writer
 from moonpool.state.base import Hold, Resolution
-from moonpool.words import Account, Arrival, Call, Key, Operation, Target, Usage
+from moonpool.words import Account, Arrival, Call, Key, Operation, Usage
 
 FREE_REASON: Final = "content_filter"  # the refusal text of a content review is said to cost nothing (contract 4)
 
 _NOTHING = Usage()
+_UNSAID: Final = Problem("caller.gone")
+"""The outcome of an attempt that says nothing of its host."""
 
 
 async def serve(platform: Platform, arrival: Arrival, operation: Operation, writer: Writer) -> None:
@@ -62,7 +68,7 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         await hold(platform, trip, call, model)
 
         trip.stage = stages.OPEN
-        await answer(platform, trip, reply, call, model.targets_for(call.needs))
+        await answer(platform, trip, reply, call, model)
         trip.status, trip.stage = 200, stages.SETTLE
     except Problem as problem:
         tell(platform, trip, reply, writer, problem)
@@ -122,30 +128,68 @@ async def hold(platform: Platform, trip: Trip, call: Call, model: Model) -> None
     trip.held = True
 
 
-async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, targets: tuple[Target, ...]) -> None:
-    """Stages open and pump: try targets until one has begun to answer, and stay with that one."""
-    failures: list[Problem] = []
-    client = platform.client
+async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model: Model) -> None:
+    """Stages open and pump: try targets until one has begun to answer, and stay with that one; where its stream breaks
+    off, let another go on with it."""
+    fleet, client = platform.fleet, platform.client
     identity = Identity(call.id, int(trip.arrival.at), call.model)
+    if reply.switches["continuation"] != "off" and may_continue(call):
+        trip.said = Said()
+    errand, asked = fleet.errand(model, call, trip.account), call
+    failure: Problem | None = None
+    seam: Seam | None = None
+    encoder: Encoder | None = None
     while True:
-        target = next_target(targets, failures)
-        if isinstance(target, Problem):
-            raise target
-        if reply.over:
-            raise Problem("caller.gone")
-        dialect = platform.dialects[target.host.dialect]
-        verbatim = target.model == call.model and dialect.family == client.family
-        trip.dispatch(target)
-        encoder = client.encoder(call, identity, verbatim, reply.switches)
-        attempt = Attempt(trip, reply, call, target, dialect, platform.transports[target.host.transport], encoder)
-        problem = await attempt.ended
-        if problem is None:
+        permit = errand.next(failure, platform.monotonic())
+        if type(permit) is Waiter:
+            reply.source = permit
+            permit = await permit.turn
+        if not isinstance(permit, Permit):
+            raise failure if seam is not None and failure is not None else permit  # type: ignore[misc]
+        outcome: Problem | None = _UNSAID
+        try:
+            if reply.over:
+                raise Problem("caller.gone")
+            target = permit.place.target
+            dialect = platform.dialects[target.host.dialect]
+            trip.dispatch(target, goes_on=seam is not None)
+            if seam is None or encoder is None:
+                verbatim = target.model == call.model and dialect.family == client.family
+                encoder = client.encoder(call, identity, verbatim, reply.switches)
+            transport = platform.transports[target.host.transport]
+            attempt = Attempt(trip, reply, asked, permit, dialect, transport, encoder, seam)
+            outcome = failure = await attempt.ended
+        finally:
+            permit.end(outcome, platform.monotonic())
+        if seam is not None:
+            trip.host_usage = seam.usage or trip.part()
+        if failure is None:
+            errand.learn(permit.place, trip.host_usage or trip.usage or _NOTHING, target.price, platform.monotonic())
             return
-        conceal(problem, target.host.api_key, call)
-        if (trip.first_at and trip.stream) or problem.code == "caller.gone":
+        conceal(failure, target.host.api_key, call)
+        if failure.code == "caller.gone" or (trip.first_at and trip.stream):
             trip.stage = stages.PUMP
-            raise problem
-        failures.append(problem)
+            if seam is None or attempt.begun:
+                errand, asked = go_on(platform, trip, reply, call, model, permit.place, failure)
+                trip.continued += 1
+            assert trip.said is not None
+            seam = Seam(trip.said, trip.estimate())
+
+
+def go_on(
+    platform: Platform, trip: Trip, reply: Reply, call: Call, model: Model, broken: Place, failure: Problem
+) -> tuple[Errand, Call]:
+    """Who may go on with a stream that broke off after its first byte, and what to ask. Raises `failure` where nobody
+    can: not for a client that left, nor for what another host would not mend, nor in the middle of what cannot be
+    continued (seam.py)."""
+    said = trip.said
+    if said is None or reply.over or is_final(failure) or trip.continued >= CONTINUATIONS_MAX:
+        raise failure
+    asked = continuation(call, said, trip.estimate().completion)
+    if asked is None or not asked.needs <= model.can:
+        raise failure
+    same = reply.switches["continuation"] == "same"
+    return platform.fleet.continuation(model, asked, trip.account, broken, same_model=same), asked
 
 
 def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
@@ -172,12 +216,13 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
                 "posted" if trip.whole or usage is not _NOTHING else "voided",
                 usage,
                 cost(usage, trip.price),
-                0 if target is None else cost(usage, target.price),
+                0 if target is None else cost(trip.host_usage or usage, target.price),
                 "" if target is None else target.host.name,
                 trip.cause,
                 trip.attempts,
                 platform.clock(),
                 "" if target is None else target.price.currency,
+                trip.costs,
             )
         )
     trip.record(platform, usage)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from moonpool.catalog.catalog import Catalogue
 from moonpool.dialects.base import Dialect
+from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
 from moonpool.settings import Settings
@@ -31,6 +32,7 @@ class Platform(Struct, frozen=True):
     books: Books
     keys: Keys
     limiter: Limiter
+    fleet: Fleet
     meters: Meters
     journal: Journal
     clock: Callable[[], float]
@@ -38,7 +40,7 @@ class Platform(Struct, frozen=True):
     new_id: Callable[[], str]
     active: set[Reply]
     switches: Mapping[str, str]
-    """What a key's switches are where it has none of its own: `keepalive`, `usage`."""
+    """What a key's switches are where it has none of its own: `keepalive`, `usage`, `conflicts`, `continuation`."""
     beat_s: int
     parts: Callable[[], Mapping[str, Any]]
     """How the parts are that a request does not see, for /ready, /metrics and `doctor`: `store` ("ok" or a sentence),

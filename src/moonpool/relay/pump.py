@@ -11,18 +11,21 @@ from typing import Final
 from moonpool.dialects.base import Dialect, Encoder
 from moonpool.errors import Problem
 from moonpool.later import Later
+from moonpool.relay.fleet import Permit
 from moonpool.relay.reply import Reply
+from moonpool.relay.seam import Seam
 from moonpool.relay.trip import Trip
 from moonpool.transports.base import Transport
-from moonpool.words import Call, Failed, Finished, Frame, Headers, Metered, Reasoning, Target, Text, ToolCall
+from moonpool.words import Call, Failed, Finished, Frame, Headers, Metered, Reasoning, Text, ToolCall
 
 REFUSAL_BYTES_MAX: Final = 65536
+_BROKEN: Final = frozenset(("upstream.cut", "upstream.timeout"))
 
 
 class Attempt:
     __slots__ = (
-        "_call", "_decoder", "_dialect", "_encoder", "_headers", "_inbound", "_refusal", "_reply", "_status",
-        "_target", "_transport", "_trip", "ended",
+        "_call", "_decoder", "_dialect", "_encoder", "_headers", "_inbound", "_permit", "_refusal", "_reply",
+        "_seam", "_status", "_target", "_transport", "_trip", "begun", "ended",
     )  # fmt: skip
 
     def __init__(
@@ -30,21 +33,27 @@ class Attempt:
         trip: Trip,
         reply: Reply,
         call: Call,
-        target: Target,
+        permit: Permit,
         dialect: Dialect,
         transport: Transport,
         encoder: Encoder,
+        seam: Seam | None = None,
     ) -> None:
+        """`seam`: this dispatch goes on with an answer whose beginning the client has."""
+        target = permit.place.target
         self.ended: Later[Problem | None] = Later()
         self._trip = trip
         self._reply = reply
         self._call = call
+        self._permit = permit
+        self._seam = seam
         self._target = target
         self._dialect = dialect
         self._transport = transport
         self._encoder = encoder
         self._decoder = dialect.decoder(call, target)
         self._refusal: bytearray | None = None
+        self.begun = False
         self._status = 0
         self._headers: Headers = {}
         reply.source = self
@@ -77,7 +86,7 @@ class Attempt:
         try:
             frames = self._decoder.feed(chunk)
             if frames:
-                self._pass(frames)
+                self._pass(frames if self._seam is None else self._seam.feed(frames))
         except Problem as problem:
             self._close(problem)
             return
@@ -92,6 +101,9 @@ class Attempt:
         if self.ended.done():
             return
         try:
+            said = self._trip.said
+            if problem is not None and said is not None and said.finished and problem.code in _BROKEN:
+                problem = None  # only the end mark is missing: the answer had reached its end
             if problem is None and self._refusal is not None:
                 problem = self._dialect.parse_problem(self._status, self._headers, bytes(self._refusal))
             if problem is None and not self._finish():
@@ -106,6 +118,8 @@ class Attempt:
     def _finish(self) -> bool:
         """The body has ended. False when the answer goes on, or was found to have failed. Raises Problem."""
         frames = self._decoder.finish()
+        if self._seam is not None:
+            frames = self._seam.feed(frames) + (self._seam.finish() if self._decoder.next is None else [])
         if frames and not self._pass(frames):
             return False
         following = self._decoder.next
@@ -194,8 +208,13 @@ class Attempt:
             if failed is not None:
                 break
             out.append(encode(frame))
-        if meaningful and not trip.first_at:
-            trip.first_at = trip.monotonic()
+        if meaningful and not self.begun:
+            self.begun = True
+            now = trip.monotonic()
+            trip.first_at = trip.first_at or now
+            self._permit.began(now)
+            if self._seam is not None:
+                self._reply.remark(f"continued by {self._target.host.name}")
         if self._reply.stream and out:
             self._reply.push(b"".join(out), meaningful)
         if failed is not None:

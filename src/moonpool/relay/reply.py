@@ -122,6 +122,11 @@ class Reply:
             self._quiet = 0
             self._writer.write(self._beat)
 
+    def remark(self, text: str) -> None:
+        """A comment for people who look at the stream, where the client takes comments at all."""
+        if self._beat and self.opened and self.stream and not self.over:
+            self._writer.write(b": " + text.encode() + (b"\n\n" if self._beat.endswith(b"\n\n") else b"\n"))
+
     def _head(self) -> Fields:
         target = self._target
         fields: Fields = []

@@ -1,28 +1,116 @@
-"""Which target next, given what failed: pure.
+"""Which target next? Pure: of the places that serve a model, the one for this request at this moment.
 
-A failure may be answered by another target only before the first meaningful frame was sent, which the caller
-knows, and only when its row in the error table says so. No target is tried twice for one request.
+Rules:
+- No target is tried twice for one request before it has begun to answer (draw without replacement).
+- Only who is ready is chosen, by the model's policy; the account that a conversation prefers goes first while it is
+  ready and has room. A place that is to be looked at again gets one request, if another could still be tried after it.
+- When all that are ready are full, one waits (`WAIT`). When none is ready, the least bad is tried where that makes
+  sense; else the client hears when it is worth coming back.
+- A failure is answered by another target only where its row in the error table says so.
+
+Sources: RELIABILITY 1.1, cases 30 to 33; PEERS B1 rows 37 and 40.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Literal, Protocol
 
 from moonpool.errors import Problem
+from moonpool.relay.health import PROBE, READY, Health
 from moonpool.words import Target
 
+WAIT: Final = "wait"
+Policy = Literal["order", "weight", "least_busy", "price"]
 
-def next_target(targets: Sequence[Target], failures: Sequence[Problem]) -> Target | Problem:
-    """The target to try after `failures` (one for each target tried so far, in order), or what to tell the client.
 
-    When every target failed the client hears of the failure that says most: one that is final comes first, then
-    the last one.
-    """
-    if failures and failures[-1].row.retry != "other_target":
-        return failures[-1]
-    tried = len(failures)
-    if tried < len(targets):
-        return targets[tried]
-    if failures:
-        return failures[-1]
-    return Problem("platform.model_failed", detail="no host serves this model")
+class Place(Protocol):
+    """A target with what is known of it now."""
+
+    @property
+    def target(self) -> Target: ...
+    @property
+    def health(self) -> Health: ...
+    @property
+    def running(self) -> int: ...
+    def has_room(self) -> bool: ...
+
+
+def next_place(
+    places: Sequence[Place],
+    tried: Collection[Place],
+    policy: Policy,
+    preferred: str | None,
+    now: float,
+    draw: Callable[[], float],
+    *,
+    may_fail: bool,
+) -> tuple[Place, bool] | Literal["wait"] | None:
+    """(place, whether it is a probe), WAIT, or None when nothing can be tried. `preferred` is an account at a host;
+    `draw` gives numbers from 0 to below 1; `may_fail`: whether another attempt could follow this one."""
+    ready: list[Place] = []
+    probes: list[Place] = []
+    others: list[Place] = []
+    for place in places:
+        if place in tried:
+            continue
+        verdict = place.health.verdict(now)
+        (ready if verdict == READY else probes if verdict == PROBE else others).append(place)
+    free = [place for place in ready if place.has_room()]
+    if probes and (may_fail or not ready) and (not free or policy != "order" or _is_before(places, probes[0], free[0])):
+        return probes[0], True
+    if free:
+        return _choose(free, policy, preferred, draw), False
+    if ready:
+        return WAIT
+    panic = [place for place in others if place.health.may_panic(now) and place.has_room()]
+    if panic:
+        least_bad = min(panic, key=lambda place: place.health.share_failed())
+        return least_bad, least_bad.health.trouble != "ejected"
+    return None
+
+
+def _is_before(places: Sequence[Place], one: Place, other: Place) -> bool:
+    return next(place for place in places if place is one or place is other) is one
+
+
+def _choose(free: list[Place], policy: Policy, preferred: str | None, draw: Callable[[], float]) -> Place:
+    if len(free) == 1:
+        return free[0]
+    if preferred is not None:
+        for place in free:
+            if place.target.host.account == preferred:
+                return place
+    if policy == "order":
+        return free[0]
+    if policy == "price":
+        return min(free, key=_price)
+    weighted = [place for place in free if place.target.weight]
+    if not weighted:
+        return free[0]
+    if policy == "least_busy":
+        return min(weighted, key=lambda place: place.running / place.target.weight)
+    at = draw() * sum(place.target.weight for place in weighted)
+    for place in weighted:
+        at -= place.target.weight
+        if at < 0:
+            return place
+    return weighted[-1]
+
+
+def _price(place: Place) -> int:
+    """What a token read and a token written cost us there. Who charges in another currency is compared by number."""
+    price = place.target.price
+    return price.prompt_miss + price.completion
+
+
+def soonest(places: Sequence[Place], now: float) -> float:
+    """Seconds until one of them may be tried, at least 1."""
+    healths = [place.health for place in places if place.health.trouble != "parked"]
+    untils = [health.look_again_at() for health in healths]
+    return max(1.0, min(untils) - now) if untils else 1.0
+
+
+def is_final(failure: Problem) -> bool:
+    """No other target would say anything else."""
+    return failure.row.retry != "other_target"

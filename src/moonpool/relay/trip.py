@@ -5,29 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from moonpool.ledger.estimate import estimate
+from moonpool.ledger.money import cost
 from moonpool.relay.journal import Line
 from moonpool.relay.platform import Platform
 from moonpool.relay.said import Said
 from moonpool.relay.stages import READ
+from moonpool.state.base import Cost
 from moonpool.words import Arrival, Price, Target, Usage
 
 _FREE = Price()
+_NOTHING = Usage()
 
 
 class Trip:
     """Times are of the monotonic clock (seconds), 0.0 where the thing has not happened. `said` is set, before the
-    first dispatch, where somebody will ask what the answer said: otherwise no text is kept."""
+    first dispatch, where somebody will ask what the answer said: otherwise no text is kept. `usage` is the client's;
+    `host_usage` is what the last host counted, where that differs because it went on with an answer; `costs` are what
+    we owe for the dispatches before the last; `before` is our count of what was said before the last one."""
 
     __slots__ = (
         "account",
         "arrival",
         "ascii_chars",
         "attempts",
+        "before",
         "began",
         "cause",
+        "continued",
+        "costs",
         "detail",
         "first_at",
         "held",
+        "host_usage",
         "key",
         "leased",
         "model",
@@ -53,23 +62,51 @@ class Trip:
         self.first_at = 0.0
         self.key = self.account = self.model = self.detail = self.cause = ""
         self.stage = READ
-        self.status = self.attempts = self.ascii_chars = self.wide_chars = self.reasoning_chars = 0
+        self.status = self.attempts = self.ascii_chars = self.wide_chars = self.reasoning_chars = self.continued = 0
         self.stream = self.whole = self.held = self.leased = False
         self.price = _FREE
         self.said: Said | None = None
         self.target: Target | None = None
         self.usage: Usage | None = None
+        self.host_usage: Usage | None = None
+        self.before = _NOTHING
+        self.costs: tuple[Cost, ...] = ()
 
-    def dispatch(self, target: Target) -> None:
-        """Go to another target. What one before it said, and did not deliver, is no matter of the client's."""
+    def dispatch(self, target: Target, *, goes_on: bool = False) -> None:
+        """Go to another target. What one before it said, and did not deliver, is no matter of the client's; where this
+        one `goes_on`, it was delivered and stays."""
         if self.attempts:
-            self.usage = None
-            self.ascii_chars = self.wide_chars = self.reasoning_chars = 0
-            self.first_at = 0.0
-            if self.said is not None:
-                self.said.forget()
+            self._owe()
+            self.usage = self.host_usage = None
+            if goes_on:
+                self.before = self.estimate()
+            else:
+                self.ascii_chars = self.wide_chars = self.reasoning_chars = 0
+                self.first_at = 0.0
+                if self.said is not None:
+                    self.said.forget()
         self.target = target
         self.attempts += 1
+
+    def _owe(self) -> None:
+        """What the host that failed will ask of us: what it counted, else our count of what came from it."""
+        target = self.target
+        assert target is not None
+        usage = self.host_usage or self.usage or (self.part() if self.ascii_chars or self.wide_chars else _NOTHING)
+        amount_pico = cost(usage, target.price)
+        if amount_pico:
+            self.costs += (Cost(target.host.name, amount_pico, target.price.currency),)
+
+    def part(self) -> Usage:
+        """Our own count of the last dispatch alone: its question holds what was said before."""
+        whole, before = self.estimate(), self.before
+        return Usage(
+            whole.prompt_miss + before.completion,
+            0,
+            whole.completion - before.completion,
+            whole.reasoning - before.reasoning,
+            estimated=True,
+        )
 
     def estimate(self) -> Usage:
         """Our own count of what was delivered."""
@@ -110,5 +147,7 @@ class Trip:
                 first_s,
                 total_s,
                 self.detail,
+                self.target.model if self.target is not None and self.target.model != self.model else "",
+                self.continued,
             )
         )

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from moonpool import __version__
 from moonpool.errors import ERRORS
+from moonpool.relay.fleet import Fleet, Place
 from moonpool.relay.meters import BUCKETS_S, Histogram
 from moonpool.relay.platform import Platform
 
@@ -66,6 +67,18 @@ METERS: Final = (
         "moonpool_ledger_holds", "gauge", ("state",), "Holds ever made, and how many are open or ended in which way."
     ),
     Meter("moonpool_ledger_tokens", "gauge", ("class",), "Tokens in the ledger since it was made."),
+    Meter(
+        "moonpool_host_trouble",
+        "gauge",
+        ("host", "model", "trouble"),
+        "1 for a model at a host that is not asked now: `open`, `ejected`, `cooling`, or `parked` (its key or bill).",
+    ),
+    Meter("moonpool_host_running", "gauge", ("host", "model"), "Requests that run at a host now; model in its words."),
+    Meter("moonpool_requests_waiting", "gauge", (), "Requests that wait for a host to have room."),
+    Meter(
+        "moonpool_retries_refused_total", "counter", (), "Attempts not made because the budget of retries was spent."
+    ),
+    Meter("moonpool_cache_hits_total", "counter", ("account",), "Answers whose beginning was in the account's cache."),
     Meter("moonpool_embedded_ready", "gauge", (), "1 when the embedded model answers; absent when it is switched off."),
     Meter("moonpool_store_ready", "gauge", (), "1 when the ledger can be written."),
     Meter("moonpool_log_lines_lost_total", "counter", (), "Log lines dropped because writing them was too slow."),
@@ -142,6 +155,7 @@ class _Scrape(Collector):
         active = tuple(platform.active)
         yield _gauge("moonpool_answers_open", {(): len(active)})
         yield _gauge("moonpool_streams_open", {(): sum(reply.stream for reply in active)})
+        yield from _fleet(platform.fleet)
         doors = parts["connections"]
         yield _gauge("moonpool_connections_open", {(): doors["open"]})
         ends = {(end,): doors[end] for end in ("accepted", "refused", "cut")}
@@ -158,6 +172,22 @@ class _Scrape(Collector):
         yield _gauge("moonpool_store_ready", {(): int(parts["store"] == "ok")})
         yield _counter("moonpool_log_lines_lost_total", {(): platform.journal.lost})
         yield from ProcessCollector(registry=None).collect()
+
+
+def _fleet(fleet: Fleet) -> Iterator[Metric]:
+    """How hosts are doing. A model stands here under the host's own name for it: as many as there are rows."""
+    places = list(fleet.places())
+    troubled = [place for place in places if place.health.trouble]
+    yield _gauge("moonpool_host_trouble", {(*_place(place), place.health.trouble): 1 for place in troubled})
+    yield _gauge("moonpool_host_running", {_place(place): place.running for place in places})
+    yield _gauge("moonpool_requests_waiting", {(): fleet.waiting()})
+    yield _counter("moonpool_retries_refused_total", {(): fleet.refused_retries})
+    records = fleet.affinity.records
+    yield _counter("moonpool_cache_hits_total", {(account,): record.hit for account, record in records.items()})
+
+
+def _place(place: Place) -> tuple[str, str]:
+    return place.target.host.name, place.target.model
 
 
 def _bounded(causes: Mapping[str, int]) -> dict[tuple[str], int]:

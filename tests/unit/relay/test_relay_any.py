@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from msgspec.structs import force_setattr
 
 from faults.stage import MODEL, USAGE, Answer, Record, Stage, records, stage, whole_body
+from moonpool.relay.fleet import Fleet
 from moonpool.transports.replay import Recording, ReplayTransport
 from moonpool.words import Host, Outbound
 from strategies import json_data, json_objects
@@ -56,9 +58,11 @@ class Theatre:
         return self.recording
 
     def ask(self, body: bytes, path: str = "/v1/chat/completions") -> Answer:
-        """Ask once, and look that nothing is left running."""
+        """Ask once, and look that nothing is left running. Each time the hosts have no past."""
+        platform = self.here.app.platform
 
         async def run() -> Answer:
+            force_setattr(platform, "fleet", Fleet(platform.settings.routing, time.monotonic, platform.journal.note))
             got = await self.here.ask(body, path=path)
             await self.here.quiet(2.0)
             return got

@@ -1,0 +1,323 @@
+"""What is known of all hosts together, and who gets which: places, permits, the line, retries, affinity.
+
+A *place* is a model at a host; a *permit* lets one attempt run there and is given back exactly once, whatever happens;
+an *errand* is one request's search for a place. The choice itself is pure and stands in route.py, the state of a place
+in health.py. Everything lives on the event loop, in memory: a restart forgets it, and nothing of it is money.
+
+Retries have a budget: attempts that reached a host stay below 1.2 times the requests, plus 3 (RELIABILITY I16). A
+connection that could not even be made was no attempt there. Concurrency is counted for the account behind a key, in all
+and for each model (PROVIDERS 1.8).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from moonpool.catalog.model import Model
+from moonpool.errors import Problem
+from moonpool.relay.affinity import Affinity, marks_of
+from moonpool.relay.health import Health
+from moonpool.relay.line import Line, Waiter
+from moonpool.relay.route import WAIT, is_final, next_place, soonest
+from moonpool.settings import Routing
+from moonpool.words import CHAT, Call, Price, Target, Usage
+
+RETRY_SHARE: Final = 0.2
+RETRIES_FIRST: Final = 3.0
+RETRIES_SAVED_MAX: Final = 100.0
+UNSENT: Final = "upstream.unreachable"
+_SPAN_WEIGHT: Final = 0.1
+
+Note = Callable[..., None]
+
+
+class Account:
+    """An account at hosts, and the permits that run there. `limit` 0: none is known."""
+
+    __slots__ = ("limit", "name", "permits", "places")
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
+        self.limit = limit
+        self.permits: set[Permit] = set()
+        self.places: list[Place] = []
+
+
+class Place:
+    """A model at a host."""
+
+    __slots__ = ("account", "health", "limit", "lines", "permits", "span_s", "target")
+
+    def __init__(self, target: Target, account: Account) -> None:
+        self.target = target
+        self.account = account
+        self.limit = target.host.concurrency_by_model.get(target.model, 0)
+        self.health = Health()
+        self.permits: set[Permit] = set()
+        self.lines: list[Line] = []
+        self.span_s = 1.0
+        """How long an answer takes there, smoothed."""
+
+    @property
+    def running(self) -> int:
+        return len(self.permits)
+
+    def has_room(self) -> bool:
+        running, account, health = len(self.permits), self.account, self.health
+        return not (
+            (self.limit and running >= self.limit)
+            or (account.limit and len(account.permits) >= account.limit)
+            or (health.room and running >= health.room)
+        )
+
+    def slots(self) -> int:
+        """How many can run there at once, as far as is known; 0: any number. A room that still grows is no limit."""
+        return min((limit for limit in (self.limit, self.account.limit) if limit), default=0)
+
+
+class Permit:
+    """The right to run one attempt at a place."""
+
+    __slots__ = ("_fleet", "_since", "place", "probe")
+
+    def __init__(self, fleet: Fleet, place: Place, probe: bool, now: float) -> None:
+        self._fleet = fleet
+        self._since = now
+        self.place = place
+        self.probe = probe
+        place.permits.add(self)
+        place.account.permits.add(self)
+        if probe:
+            place.health.probe(now)
+
+    def began(self, now: float) -> None:
+        """Its answer has begun."""
+        if self.place.health.began(now, self.probe):
+            self._fleet.tell(self.place)
+
+    def end(self, problem: Problem | None, now: float) -> None:
+        """It is over: None for an answer that is whole. Idempotent. Whoever waits there may run before this returns."""
+        place = self.place
+        if self not in place.permits:
+            return
+        place.permits.discard(self)
+        place.account.permits.discard(self)
+        if problem is None:
+            place.span_s += _SPAN_WEIGHT * (now - self._since - place.span_s)
+            if not place.health.trouble and not self.probe:
+                self._fleet.freed(place)
+                return
+        if place.health.ended(problem, len(place.permits), now, self.probe):
+            self._fleet.tell(place, problem)
+        self._fleet.freed(place)
+
+
+class Errand:
+    """One request's search. `next` is called after each failure."""
+
+    __slots__ = ("_account", "_fleet", "_line", "_marks", "_model", "_places", "_tried", "expected", "waiter")
+
+    def __init__(self, fleet: Fleet, model: Model, places: Sequence[Place], line: Line, account: str) -> None:
+        self._fleet = fleet
+        self._model = model
+        self._places = places
+        self._line = line
+        self._account = account
+        self._tried: list[Place] = []
+        self._marks: list[bytes] = []
+        self.expected: str | None = None
+        """The account at a host that this conversation prefers."""
+        self.waiter: Waiter | None = None
+
+    def remember(self, marks: list[bytes], expected: str | None) -> None:
+        self._marks, self.expected = marks, expected
+
+    def next(self, failure: Problem | None, now: float) -> Permit | Waiter | Problem:
+        """A permit, somebody to wait for, or what to tell the client."""
+        fleet = self._fleet
+        if failure is not None:
+            if is_final(failure) or len(self._tried) >= len(self._places):
+                return failure
+            if failure.code != UNSENT and not fleet.spend():
+                return failure
+        places = self._places
+        if len(places) == 1 and not places[0].health.trouble and places[0].has_room():
+            self._tried.append(places[0])
+            return Permit(fleet, places[0], False, now)
+        found = self._look(now)
+        if found is None:
+            if failure is not None:
+                return failure
+            if not places:
+                return Problem("platform.model_failed", detail="no host serves this model")
+            return _unavailable(places, now)
+        if found != WAIT:
+            return found
+        return fleet.queue(self, self._line, places, self._account, now)
+
+    def again(self) -> Permit | None:
+        """Whoever waits looks once more."""
+        found = self._look(self._fleet.now())
+        return found if isinstance(found, Permit) else None
+
+    def learn(self, place: Place, usage: Usage, price: Price, now: float) -> None:
+        """An answer to this request has come from `place`."""
+        if self._marks:
+            account = place.account.name
+            self._fleet.affinity.learn(self._marks, account, usage, price, self.expected == account, now)
+
+    def _look(self, now: float) -> Permit | Any:
+        fleet = self._fleet
+        found = next_place(
+            self._places,
+            self._tried,
+            self._model.routing,
+            self.expected,
+            now,
+            fleet.draw,
+            may_fail=len(self._tried) + 1 < len(self._places) and fleet.retries >= 1.0,
+        )
+        if found is None or found == WAIT:
+            return found
+        place, probe = found
+        self._tried.append(place)  # type: ignore[arg-type]
+        return Permit(fleet, place, probe, now)  # type: ignore[arg-type]
+
+
+class Fleet:
+    """`note(event, **facts)` tells an operator what changed; `draw` gives random numbers from 0 to below 1."""
+
+    def __init__(
+        self,
+        settings: Routing,
+        now: Callable[[], float],
+        note: Note,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.now = now
+        self.draw = draw
+        self.affinity = Affinity()
+        self.retries = RETRIES_FIRST
+        self.refused_retries = 0
+        self._settings = settings
+        self._note = note
+        self._accounts: dict[str, Account] = {}
+        self._places: dict[tuple[str, str], Place] = {}
+        self._lines: dict[str, Line] = {}
+        self._found: dict[tuple[str, frozenset[str]], tuple[Place, ...]] = {}
+
+    def errand(self, model: Model, call: Call, account: str) -> Errand:
+        """Begin the search of one request; earns a share of a retry."""
+        self.retries = min(self.retries + RETRY_SHARE, RETRIES_SAVED_MAX)
+        places = self.places_of(model, call.needs)
+        errand = Errand(self, model, places, self._lines[model.name], account)
+        if len(places) > 1 and self._settings.affinity and call.operation == CHAT:
+            marks = marks_of(call, account)
+            errand.remember(marks, self.affinity.find(marks, self.now()))
+        return errand
+
+    def continuation(self, model: Model, call: Call, account: str, broken: Place, *, same_model: bool) -> Errand:
+        """The search for somebody who goes on where `broken` stopped: others first, then itself."""
+        places = [
+            place
+            for place in self.places_of(model, call.needs)
+            if not same_model or place.target.model == broken.target.model
+        ]
+        places.sort(key=lambda place: place is broken)
+        return Errand(self, model, places, self._lines[model.name], account)
+
+    def places_of(self, model: Model, needs: frozenset[str]) -> tuple[Place, ...]:
+        key = (model.name, needs if model.mixed else frozenset())
+        found = self._found.get(key)
+        if found is None:
+            line = self._lines.setdefault(model.name, Line())
+            found = self._found[key] = tuple(self._place(target, line) for target in model.targets_for(needs))
+        return found
+
+    def spend(self) -> bool:
+        """Take one retry from the budget, if there is one."""
+        if self.retries < 1.0:
+            self.refused_retries += 1
+            return False
+        self.retries -= 1.0
+        return True
+
+    def queue(self, errand: Errand, line: Line, places: Sequence[Place], account: str, now: float) -> Waiter | Problem:
+        """A place in the line, or a refusal that says when to come back."""
+        settings = self._settings
+        wait_s = self.wait_s(line, places)
+        if line.waiting >= settings.queue_max or wait_s > settings.queue_s:
+            return Problem("platform.queue_full", retry_after_s=max(1.0, wait_s))
+        return line.join(account, errand.again, now)
+
+    def wait_s(self, line: Line, places: Sequence[Place]) -> float:
+        """How long one who joins now will wait: those before it, at the pace of the places."""
+        pace = sum(place.slots() / place.span_s for place in places if place.span_s > 0)
+        return (line.waiting + 1) / pace if pace else 1.0
+
+    def freed(self, place: Place) -> None:
+        for each in place.account.places if place.account.limit else (place,):
+            for line in each.lines:
+                if line.waiting:
+                    line.serve()
+
+    def tick(self) -> None:
+        """Once a second: who waited too long is told so; a host whose trouble is over serves who waits."""
+        now = self.now()
+        for line in list(self._lines.values()):
+            if line.waiting:
+                line.late(now, self._settings.queue_s, lambda: Problem("platform.queue_full", retry_after_s=1.0))
+                line.serve()
+
+    def tell(self, place: Place, problem: Problem | None = None) -> None:
+        """The state of a place has changed. A refused key or an unpaid bill is the account's, and so every place's."""
+        health = place.health
+        if problem is not None and problem.code in ("upstream.credentials", "upstream.unpaid"):
+            for other in place.account.places:
+                if other is not place:
+                    other.health.ended(problem, other.running, self.now())
+        elif not health.trouble:
+            for other in place.account.places:
+                if other.health.trouble == "parked" and other.health.why in ("upstream.credentials", "upstream.unpaid"):
+                    other.health.began(self.now(), True)
+        self._note(
+            f"host {health.trouble or 'back'}",
+            host=place.target.host.name,
+            account=place.account.name,
+            model=place.target.model,
+            why=health.why,
+            detail=problem.detail if problem is not None else "",
+        )
+
+    def places(self) -> Iterator[Place]:
+        return iter(self._places.values())
+
+    def waiting(self) -> int:
+        return sum(line.waiting for line in self._lines.values())
+
+    def _place(self, target: Target, line: Line) -> Place:
+        host = target.host
+        key = (host.name, target.model)
+        place = self._places.get(key)
+        if place is None:
+            account = self._accounts.get(host.account or host.name)
+            if account is None:
+                account = self._accounts[host.account or host.name] = Account(
+                    host.account or host.name, host.concurrency
+                )
+            place = self._places[key] = Place(target, account)
+            account.places.append(place)
+        if line not in place.lines:
+            place.lines.append(line)
+        return place
+
+
+def _unavailable(places: Sequence[Place], now: float) -> Problem:
+    """Nobody can be asked now, and nobody was: what is in the way, and when it is worth coming back."""
+    why = {place.health.why for place in places if place.health.why}
+    detail = ", ".join(f"{place.target.host.name}: {place.health.trouble} ({place.health.why})" for place in places)
+    if all(place.health.trouble == "parked" for place in places):
+        return Problem(min(why), detail=detail)
+    return Problem("upstream.busy", detail=detail, retry_after_s=soonest(places, now))
