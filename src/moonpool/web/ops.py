@@ -75,9 +75,7 @@ METERS: Final = (
     ),
     Meter("moonpool_host_running", "gauge", ("host", "model"), "Requests that run at a host now; model in its words."),
     Meter("moonpool_requests_waiting", "gauge", (), "Requests that wait for a host to have room."),
-    Meter(
-        "moonpool_retries_refused_total", "counter", (), "Attempts not made because the budget of retries was spent."
-    ),
+    Meter("moonpool_retries_refused_total", "counter", (), "Attempts not made: the budget of retries was spent."),
     Meter("moonpool_cache_hits_total", "counter", ("account",), "Answers whose beginning was in the account's cache."),
     Meter("moonpool_embedded_ready", "gauge", (), "1 when the embedded model answers; absent when it is switched off."),
     Meter("moonpool_store_ready", "gauge", (), "1 when the ledger can be written."),
