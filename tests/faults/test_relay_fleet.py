@@ -55,8 +55,8 @@ def middle(found: list[tuple[Answer, float]]) -> float:
 
 @pytest.mark.parametrize("at_once", [1, 20])
 def test_one_of_two_dead_is_not_noticed(tmp_path: Path, at_once: int) -> None:
-    """Case 14: nobody listens at the first host. At least 99.9 % are served, each once; soon the dead one is asked once a
-    second or less."""
+    """Case 14: nobody listens at the first host. At least 99.9 % are served, each once; soon the dead one is asked once
+    a second or less."""
 
     async def run() -> tuple[list[tuple[Answer, float]], int]:
         async with stage(tmp_path, good, dead=1) as here:
