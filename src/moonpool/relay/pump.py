@@ -13,6 +13,7 @@ from moonpool.errors import Problem
 from moonpool.later import Later
 from moonpool.relay.fleet import Permit
 from moonpool.relay.reply import Reply
+from moonpool.relay.said import CHARS_MAX
 from moonpool.relay.seam import Seam
 from moonpool.relay.trip import Trip
 from moonpool.transports.base import Transport
@@ -182,11 +183,11 @@ class Attempt:
         said = trip.said
         for frame in frames:
             for event in frame.events:
-                if said is not None:
-                    said.add(event)
                 kind = type(event)
                 if kind is Text or kind is Reasoning:
                     text = event.text  # type: ignore[union-attr]
+                    if said is not None:
+                        (said.texts if kind is Text else said.thoughts).append(text)
                     if text:
                         meaningful = True
                         if text.isascii():
@@ -198,9 +199,13 @@ class Attempt:
                 elif kind is ToolCall:
                     meaningful = True
                     trip.ascii_chars += len(event.arguments)  # type: ignore[union-attr]
+                    if said is not None:
+                        said.call(event)  # type: ignore[arg-type]
                 elif kind is Finished:
                     meaningful = True
                     trip.cause = event.reason  # type: ignore[union-attr]
+                    if said is not None:
+                        said.finished = True
                 elif kind is Metered:
                     trip.usage = event.usage  # type: ignore[union-attr]
                 elif kind is Failed:
@@ -208,6 +213,8 @@ class Attempt:
             if failed is not None:
                 break
             out.append(encode(frame))
+        if said is not None and trip.ascii_chars + trip.wide_chars > CHARS_MAX:
+            said.give_up()
         if meaningful and not self.begun:
             self.begun = True
             now = trip.monotonic()

@@ -37,6 +37,7 @@ class Reply:
     __slots__ = (
         "_adjusted",
         "_beat",
+        "_model",
         "_pending",
         "_quiet",
         "_quiet_max",
@@ -58,6 +59,7 @@ class Reply:
         self._beat = (_BEATS if call.stream else _BLANKS)[switches["keepalive"]]
         self._quiet = 0
         self._quiet_max = beat_s
+        self._model = call.model
         self._receipts = call.adjusted
         self._adjusted: tuple[str, ...] = ()
         self._target: Target | None = None
@@ -70,8 +72,9 @@ class Reply:
         writer.listen(self)
 
     def serve_from(self, target: Target, adjusted: tuple[str, ...] = ()) -> None:
-        """Name the host that answers, what it calls the model and what it needed to be different, in the answer's head,
-        as long as that has not gone out. What a host before it began to say and was held back is forgotten."""
+        """Name the host that answers, what it calls the model if that is another name, and what it needed to be
+        different, in the answer's head, as long as that has not gone out. What a host before it began to say and was
+        held back is forgotten."""
         self._target = target
         self._adjusted = adjusted
         self._pending = b""
@@ -129,12 +132,13 @@ class Reply:
 
     def _head(self) -> Fields:
         target = self._target
-        fields: Fields = []
-        if target is not None:
-            fields += [("x-moonpool-host", target.host.name), ("x-moonpool-model", target.model)]
-        adjusted = self._receipts + self._adjusted
-        if adjusted:
-            fields.append(("x-moonpool-adjusted", ", ".join(adjusted)))
+        if target is None:
+            return []
+        fields: Fields = [("x-moonpool-host", target.host.name)]
+        if target.model != self._model:
+            fields.append(("x-moonpool-model", target.model))
+        if self._receipts or self._adjusted:
+            fields.append(("x-moonpool-adjusted", ", ".join(self._receipts + self._adjusted)))
         return fields
 
     def _open(self) -> None:

@@ -8,64 +8,51 @@ from __future__ import annotations
 
 from typing import Final
 
-from moonpool.words import Event, Finished, Reasoning, Text, ToolCall
+from moonpool.words import ToolCall
 
 CHARS_MAX: Final = 2_000_000
 
 
 class Said:
-    """`reasoning` and `text` are joined when asked for; `calls` are [id, name, arguments] by slot; `reasoned` tells an
-    empty thinking from none."""
+    """`thoughts` and `texts` are the parts as they came, put there by the pump; `calls` are [id, name, arguments] by
+    slot; `whole` is False once it was too long to keep."""
 
-    __slots__ = ("_chars", "_reasoning", "_text", "calls", "finished", "reasoned", "whole")
+    __slots__ = ("calls", "finished", "texts", "thoughts", "whole")
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        self._chars = 0
-        self._reasoning: list[str] = []
-        self._text: list[str] = []
+        self.thoughts: list[str] = []
+        self.texts: list[str] = []
         self.calls: list[list[str]] = []
-        self.finished = self.reasoned = False
+        self.finished = False
         self.whole = True
+
+    def give_up(self) -> None:
+        """It is too long: keep nothing."""
+        finished = self.finished
+        self.forget()
+        self.finished, self.whole = finished, False
+
+    @property
+    def reasoned(self) -> bool:
+        """Whether there was a thinking, be it empty."""
+        return bool(self.thoughts)
 
     @property
     def reasoning(self) -> str:
-        return "".join(self._reasoning)
+        return "".join(self.thoughts)
 
     @property
     def text(self) -> str:
-        return "".join(self._text)
+        return "".join(self.texts)
 
-    def add(self, event: Event) -> None:
-        kind = type(event)
-        if kind is Text:
-            self._keep(self._text, event.text)  # type: ignore[union-attr]
-        elif kind is Reasoning:
-            self.reasoned = True
-            self._keep(self._reasoning, event.text)  # type: ignore[union-attr]
-        elif kind is ToolCall:
-            self._call(event)  # type: ignore[arg-type]
-        elif kind is Finished:
-            self.finished = True
-
-    def _keep(self, where: list[str], text: str) -> None:
-        self._chars += len(text)
-        if self._chars > CHARS_MAX:
-            self.whole = False
-        elif text:
-            where.append(text)
-
-    def _call(self, event: ToolCall) -> None:
+    def call(self, event: ToolCall) -> None:
         calls = self.calls
         while len(calls) <= event.slot:
             calls.append(["", "", ""])
         call = calls[event.slot]
         call[0] = call[0] or event.id or ""
         call[1] = call[1] or event.name or ""
-        self._chars += len(event.arguments)
-        if self._chars > CHARS_MAX:
-            self.whole = False
-        else:
-            call[2] += event.arguments
+        call[2] += event.arguments

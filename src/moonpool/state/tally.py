@@ -167,8 +167,10 @@ class Tally:
     def _move(self, entry: Entry, resolution: Resolution) -> Resolution:
         """Release what was held and move what is owed; gives the resolution as it is to be booked."""
         hold = entry.hold
-        amounts = (resolution.owed_pico, resolution.cost_pico, *(cost.amount_pico for cost in resolution.earlier))
-        if not all(map(entries.bookable, amounts)):
+        bookable = entries.bookable(resolution.owed_pico) and entries.bookable(resolution.cost_pico)
+        if resolution.earlier:
+            bookable = bookable and all(entries.bookable(cost.amount_pico) for cost in resolution.earlier)
+        if not bookable:
             resolution = _void(resolution)
         elif resolution.owed_pico and not entries.charges(resolution.kind):
             resolution = replace(resolution, owed_pico=0)

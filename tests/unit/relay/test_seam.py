@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moonpool.dialects import CLIENT
 from moonpool.errors import Problem
-from moonpool.relay.said import CHARS_MAX, Said
+from moonpool.relay.said import Said
 from moonpool.relay.seam import OVERLAP_CHARS_MIN, Seam, continuation, joined, may_continue
 from moonpool.words import Call, Finished, Frame, Metered, Reasoning, Started, Text, ToolCall, Usage
 
@@ -23,9 +23,8 @@ def call(**fields: Any) -> Call:
 
 def said(reasoning: str = "", text: str = "") -> Said:
     found = Said()
-    for event in (Reasoning(reasoning), Text(text)):
-        if event.text:
-            found.add(event)
+    found.thoughts += [reasoning] if reasoning else []
+    found.texts += [text] if text else []
     return found
 
 
@@ -84,9 +83,10 @@ def test_a_prefix_of_the_clients_own_grows() -> None:
 def test_what_cannot_be_gone_on_with() -> None:
     """Nothing was said, a call has begun, it is over, or it was too long to keep."""
     assert continuation(call(), said(), 0) is None
-    calling, over, long = said(text="x"), said(text="x"), said(text="x" * (CHARS_MAX + 1))
-    calling.add(ToolCall(0, "id", "f"))
-    over.add(Finished("stop"))
+    calling, over, long = said(text="x"), said(text="x"), said(text="x")
+    calling.call(ToolCall(0, "id", "f"))
+    over.finished = True
+    long.give_up()
     assert [continuation(call(), each, 0) for each in (calling, over, long)] == [None, None, None]
 
 
