@@ -15,6 +15,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.relay.affinity import Affinity, marks_of
@@ -71,6 +73,14 @@ class Place:
             or (account.limit and len(account.permits) >= account.limit)
             or (health.room and running >= health.room)
         )
+
+    def relearn(self, failure: Problem) -> bool:
+        """What a refusal teaches about this host, for good: whether to ask it again. It wants reasoning back that its
+        row says it does not (PROVIDERS 8, rule 2)."""
+        if failure.code != "upstream.reasoning_wanted" or self.target.replay == "fill":
+            return False
+        self.target = replace(self.target, replay="fill")
+        return True
 
     def slots(self) -> int:
         """How many can run there at once, as far as is known; 0: any number. A room that still grows is no limit."""
@@ -138,6 +148,8 @@ class Errand:
         """A permit, somebody to wait for, or what to tell the client."""
         fleet = self._fleet
         if failure is not None:
+            if self._tried and self._tried[-1].relearn(failure):
+                fleet.learned(self._tried.pop())
             if is_final(failure) or len(self._tried) >= len(self._places):
                 return failure
             if failure.code != UNSENT and not fleet.spend():
@@ -290,6 +302,9 @@ class Fleet:
             why=health.why,
             detail=problem.detail if problem is not None else "",
         )
+
+    def learned(self, place: Place) -> None:
+        self._note("host wants reasoning back", host=place.target.host.name, model=place.target.model)
 
     def places(self) -> Iterator[Place]:
         return iter(self._places.values())

@@ -216,6 +216,19 @@ def test_a_host_that_comes_back_is_not_stampeded() -> None:
     assert sum(isinstance(each, Waiter) for each in found) == 99
 
 
+def test_a_host_that_wants_reasoning_back_is_asked_once_more() -> None:
+    """Its row said to strip it; from now on it gets it, and who refuses all the same is not asked for ever."""
+    port = Port(a={"replay": "strip"})
+    errand, wants = port.errand(), Problem("upstream.reasoning_wanted")
+    for expected in ("strip", "fill"):
+        permit = errand.next(None if expected == "strip" else wants, port.now)
+        assert isinstance(permit, Permit)
+        assert permit.place.target.replay == expected
+        port.end(permit, wants)
+    assert errand.next(wants, port.now) is wants
+    assert port.permit().place.target.replay == "fill"
+
+
 def test_a_conversation_goes_where_its_beginning_is_cached() -> None:
     """Learned from measured hits, kept through a third turn, and never a reason to fail."""
     port = Port(model={"routing": "weight"}, a={}, b={})
