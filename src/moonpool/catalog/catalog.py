@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from moonpool.catalog import load
 from moonpool.catalog.model import Check, Model
-from moonpool.catalog.rows import DIALECTS, EMBEDDED, NEEDS, HostRow, ModelRow, Served, Shipped
+from moonpool.catalog.rows import DIALECTS, EMBEDDED, NEEDS, HostRow, ModelRow, PriceRow, Served, Shipped
 from moonpool.catalog.weights import weights_rows
 from moonpool.errors import Problem
 from moonpool.ledger.money import exact
@@ -236,7 +236,7 @@ def _model(name: str, parts: _Parts) -> Model | None:
         defaults=defaults,
         efforts=parts.shipped.efforts,
         unsupported={need: text.format(model=name) for need, text in parts.shipped.unsupported.items()},
-        prices=((0.0, Price()),) if free else _prices(name, row, parts),
+        prices=((0.0, Price()),) if free else _prices(name, row.prices, parts),
         targets=targets,
         owned_by=parts.host_rows[first.name].owner or first.name,
         created=load.midnight(row.released) if row.released else 0,
@@ -282,17 +282,19 @@ def _target(name: str, row: ModelRow, served: Served, host: Host, parts: _Parts)
         return Target(host, served.model or parts.local.model, can & parts.local.can, Price(), options, served.weight)
     model = served.model or name
     price = Price()
-    if host_row.listed:
+    if served.prices or host_row.listed:
         known = parts.rows.get(model)
-        listed = _prices(model, known, parts) if known is not None else _prices(name, row, parts)
+        if served.prices:
+            listed = _prices(name, served.prices, parts)
+        else:
+            listed = _prices(model, known.prices, parts) if known is not None else _prices(name, row.prices, parts)
         price = next((price for start, price in reversed(listed) if start <= parts.now), listed[0][1])
     replay = served.replay or host_row.replay or "keep"
     return Target(host, model, can, price, served.options, served.weight, replay)
 
 
-def _prices(name: str, row: ModelRow, parts: _Parts) -> tuple[tuple[float, Price], ...]:
+def _prices(name: str, rows: str | list[PriceRow], parts: _Parts) -> tuple[tuple[float, Price], ...]:
     file = parts.file(name)
-    rows = row.prices
     if isinstance(rows, str):
         lists = parts.shipped.prices
         if rows not in lists:

@@ -62,16 +62,6 @@ class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
     options: Annotated[dict[str, Any], _says("For its dialect: drop, set, add, beta_path.")] = {}
 
 
-class Served(Struct, frozen=True, forbid_unknown_fields=True):
-    """An entry of a model's `hosts` that says more than the host's name."""
-
-    name: Annotated[Text, _says("The host's name.")]
-    model: Annotated[str, _says("What the host calls the model, where that differs.")] = ""
-    weight: Annotated[int, Meta(ge=0), _says("Its share among equals; 0: only when no other is left.")] = 1
-    replay: Annotated[_Replay, _says("As the host's, for this model.")] = ""
-    options: Annotated[dict[str, Any], _says("For its dialect, before those of the host.")] = {}
-
-
 class PriceRow(Struct, frozen=True, forbid_unknown_fields=True):
     """Decimal texts per million tokens, from the first moment of a day in Beijing, where these prices are made."""
 
@@ -80,6 +70,17 @@ class PriceRow(Struct, frozen=True, forbid_unknown_fields=True):
     prompt_hit: Annotated[Text, _says("Prompt tokens that were.")]
     completion: Annotated[Text, _says("Tokens of the answer, thinking included.")]
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$"), _says("Three letters.")] = "CNY"
+
+
+class Served(Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of a model's `hosts` that says more than the host's name."""
+
+    name: Annotated[Text, _says("The host's name.")]
+    model: Annotated[str, _says("What the host calls the model, where that differs.")] = ""
+    weight: Annotated[int, Meta(ge=0), _says("Its share among equals; 0: only when no other is left.")] = 1
+    replay: Annotated[_Replay, _says("As the host's, for this model.")] = ""
+    prices: Annotated[str | list[PriceRow], _says("What it costs us there, as a model's prices; else the list's.")] = []
+    options: Annotated[dict[str, Any], _says("For its dialect, before those of the host.")] = {}
 
 
 class RuleRow(Struct, frozen=True, forbid_unknown_fields=True):

@@ -391,3 +391,13 @@ def test_targets_of_a_uniform_model_are_not_looked_at() -> None:
     assert model.targets_for(frozenset({"tools"})) is model.targets
     call = Call("id", "chat", model.name, False, {}, b"", output_max=None)
     assert model.tokens_max(call) == model.output_max
+
+
+def test_what_a_host_costs_us_may_be_its_own() -> None:
+    """An entry of a model's hosts names its prices: a list of the catalogue's or its own; routing by price reads them."""
+    own = [{"valid_from": "2020-01-01", "prompt_miss": "3", "prompt_hit": "1", "completion": "5"}]
+    hosts = [{"name": "a", "prices": own}, {"name": "b", "prices": "flash"}, "c"]
+    row = {"base_url": "http://h", "api_key": "k"}
+    settings = Settings(home="h", hosts=dict.fromkeys("abc", row), models={"m": {"hosts": hosts}})
+    targets = build(settings, {}).find("m").targets
+    assert [target.price.prompt_miss for target in targets] == [3_000_000, 1_000_000, 0]
