@@ -394,7 +394,7 @@ def test_targets_of_a_uniform_model_are_not_looked_at() -> None:
 
 
 def test_what_a_host_costs_us_may_be_its_own() -> None:
-    """An entry of a model's hosts names its prices: a list of the catalogue's or its own; routing by price reads them."""
+    """An entry of a model's hosts names prices: a list of the catalogue's, or its own; routing by price reads them."""
     own = [{"valid_from": "2020-01-01", "prompt_miss": "3", "prompt_hit": "1", "completion": "5"}]
     hosts = [{"name": "a", "prices": own}, {"name": "b", "prices": "flash"}, "c"]
     row = {"base_url": "http://h", "api_key": "k"}
