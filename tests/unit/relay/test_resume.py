@@ -248,6 +248,7 @@ def test_a_slow_client_slows_the_host_and_one_that_goes_lets_it_on() -> None:
     tape, first = room.open()
     first.said.pause()
     tape.write(EVENTS[0])
+    assert first.body == b""
     first.said.resume()
     assert (first.body, room.source.told) == (EVENTS[0], ["pause", "resume"])
     first.said.pause()
@@ -380,15 +381,23 @@ def test_a_long_stream_with_a_reader_forgets_its_begin() -> None:
         assert tape.size <= 65536 + 2000
         assert tape.size == room.tapes.held
     assert first.body == event * 500
+    first.said.pause()
+    for _ in range(100):
+        tape.write(event)
+    first.said.resume()
+    room.turns()
+    assert first.body == event * 600, "what a slow reader lacks is not forgotten"
+    tape.write(event)
+    room.source.told.clear()
     first.go()
     for _ in range(30):
         tape.write(event)
     room.turns()
     assert room.source.told == []
     with pytest.raises(Problem) as caught:
-        room.attach(400)
+        room.attach(500)
     assert (caught.value.code, caught.value.param) == ("caller.invalid_value", "after")
-    second = room.attach(490)
+    second = room.attach(591)
     room.turns()
     tape.end()
     assert (second.body, second.how) == (event * 40, "ended")
