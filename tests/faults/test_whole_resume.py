@@ -19,6 +19,7 @@ from faults.stage import (
     DONE,
     KEY,
     ROLE,
+    USAGE,
     Client,
     Stage,
     chat,
@@ -36,11 +37,12 @@ from faults.stage import (
     within,
     words,
 )
-from faults.upstream import LAST_CHUNK, STREAM_HEAD, Upstream, answer, chunk, flood, gate, stall
+from faults.upstream import LAST_CHUNK, STREAM_HEAD, FaultProxy, Harm, Upstream, answer, chunk, flood, gate, stall
 from moonpool.relay.resume import Tape, Tapes
 from moonpool.settings import Edge, Streams
 from moonpool.words import Account, Key
 
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "programs.md"
 RESUME = {"x-moonpool-resume": "1"}
 WORDS = 6
 PIECES = [ROLE, *words(WORDS), last(), DONE]
@@ -446,3 +448,26 @@ def test_a_client_that_was_cut_for_taking_nothing_comes_back(tmp_path: Path) -> 
         edge=Edge(stall_s=1, drain_s=0),
         streams=Streams(resume_bytes_max=64 << 20),
     )
+
+
+def test_the_example_of_the_guide_reads_every_event_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program that docs/guides/programs.md shows, over a line that is reset again and again."""
+    programs = [part.partition("```")[0] for part in GUIDE.read_text("utf-8").split("```python\n")[1:]]
+    (example,) = (program for program in programs if "x-moonpool-resume" in program)
+    said: list[str] = []
+
+    def run(port: int) -> None:
+        program = example.replace("127.0.0.1:8787", f"127.0.0.1:{port}").replace("sk-mp-…", KEY)
+        exec(program.replace("time.sleep(1)", "pass"), {"print": lambda text, **_: said.append(text)})
+
+    async def act(here: Stage) -> int:
+        async with FaultProxy(("127.0.0.1", here.app.port), down=Harm(reset_after=1500)) as line:
+            await asyncio.to_thread(run, line.port)
+            return line.connections
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    steps = streamed(ROLE, *words(30), last({**USAGE, "completion_tokens": 60}), DONE)
+    lines, path = play(tmp_path, lambda _: steps, act=act)
+    assert "".join(said) == "".join(f"word{number} " for number in range(30))
+    assert lines > 5
+    assert (only(path).kind, only(path).completion) == ("posted", 60)
