@@ -154,7 +154,7 @@ class Tape:
             if listener is not None:
                 listener.gone()
             return
-        # Room for what comes now; the client has read what is older, but for what was on its way.
+        # Room for what comes now. What was on its way to the client it may not have read.
         self.trim(self._tapes.limits.resume_bytes_max // 2)
         self._balance()
         self._tapes.left(self)
@@ -212,11 +212,9 @@ class Tape:
             listener.gone()
 
     def trim(self, keep: int) -> None:
-        """Forget the oldest events, so that at most `keep` bytes are left, but none that an attached client lacks."""
-        limit = self._end() - keep
-        if self._client is not None and self._at != _WAITING:
-            limit = min(limit, self._at)
-        count = bisect_right(self._ends, limit)
+        """Forget the oldest events, but for what the client lacks and `keep` bytes before that."""
+        written = self._end() if self._at == _WAITING else self._at
+        count = bisect_right(self._ends, written - keep) if written > keep else 0
         if count:
             before = self.size
             cut = self._ends[count - 1]

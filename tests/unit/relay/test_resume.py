@@ -403,6 +403,26 @@ def test_a_long_stream_with_a_reader_forgets_its_begin() -> None:
     assert (second.body, second.how) == (event * 40, "ended")
 
 
+def test_who_goes_while_it_catches_up_can_come_back_to_the_same_place() -> None:
+    """What a client was not yet written is not forgotten, however full the tape is."""
+    room = Room(resume_bytes_max=8 * PIECE_BYTES)
+    tape, first = room.open()
+    event = b"data: %b\n\n" % (b"u" * 1016)
+    tape.write(event)
+    first.go()
+    for _ in range(240):
+        tape.write(event)
+    second = room.attach(1)
+    room.turn()
+    tape.write(event)
+    assert len(second.body) == 2 * PIECE_BYTES
+    second.go()
+    third = room.attach(1)
+    tape.end()
+    room.turns()
+    assert third.body == event * 241
+
+
 def test_what_all_keep_is_bounded() -> None:
     """The oldest that ended goes first; then the one that grows keeps only what its reader lacks, or ends."""
     room = Room(resume_total_bytes_max=65536)
