@@ -25,7 +25,8 @@ from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
 from moonpool.relay.platform import Platform
-from moonpool.relay.reply import JSON, refuse
+from moonpool.relay.reply import JSON, Reply, refuse
+from moonpool.relay.resume import Tapes
 from moonpool.relay.writer import Writer
 from moonpool.settings import ConfigError, Settings
 from moonpool.state.memory import MemoryLimiter
@@ -135,6 +136,7 @@ class App:
             monotonic=time.monotonic,
             new_id=request_ids(),
             active=set(),
+            tapes=Tapes(settings.streams, time.monotonic, asyncio.get_running_loop().call_soon, render_event),
             switches={
                 "keepalive": "comment",
                 "usage": settings.streams.usage,
@@ -156,6 +158,7 @@ class App:
         settle everything and close."""
         self.server.drain()
         self.admin_server.drain()
+        self.platform.tapes.drain()
         active = self.platform.active
         deadline = time.monotonic() + self.settings.edge.drain_s
         while active and time.monotonic() < deadline:  # noqa: ASYNC110 - once per process, and `active` is a plain set
@@ -269,15 +272,17 @@ class App:
         task.add_done_callback(self._tasks.discard)
 
     async def _beat(self) -> None:
-        """Once a second: keep-alives for silent answers; now and then leases are renewed and old holds expire."""
+        """Once a second: keep-alives for silent answers; streams that nobody came back for end; now and then leases are
+        renewed and old holds expire."""
         platform = self.platform
         turn = 0
         while True:
             await asyncio.sleep(PULSE_S)
             turn += 1
-            for reply in list(platform.active):
+            parts: tuple[Tapes | Reply, ...] = (platform.tapes, *platform.active)
+            for part in parts:
                 try:
-                    reply.beat()
+                    part.beat()
                 except Exception as error:  # one answer's fault must not stop the pulse of all others
                     platform.journal.fault("pulse", error)
             platform.fleet.tick()
@@ -286,6 +291,10 @@ class App:
             if turn % EXPIRE_EVERY == 0:
                 with contextlib.suppress(Problem):
                     await platform.books.expire(platform.clock())
+
+
+def render_event(problem: Problem) -> bytes:
+    return CLIENT.render_problem(problem, in_stream=True)
 
 
 async def declare_accounts(settings: Settings, store: SqliteStore, environ: dict[str, str], journal: Journal) -> None:

@@ -79,6 +79,12 @@ class Streams(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["same", "on", "off"],
         _of("Whether a stream that breaks off goes on at a host with prefix completion: the same model, any, never."),
     ] = "same"
+    resume_s: Annotated[float, _of("Seconds a resumable stream outlives its client; 0: not at all.", ge=0)] = 120.0
+    resume_keep_s: Annotated[float, _of("Seconds a resumable stream can be fetched after its end.", ge=0)] = 300.0
+    resume_bytes_max: Annotated[int, _of("Bytes kept of one of them; with no reader it ends there.", ge=65536)] = (
+        8 << 20
+    )
+    resume_total_bytes_max: Annotated[int, _of("Bytes kept of all; the oldest ended go first.", ge=65536)] = 256 << 20
 
 
 class Routing(Struct, frozen=True, forbid_unknown_fields=True):

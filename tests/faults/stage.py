@@ -270,11 +270,19 @@ class Stage:
         self.clients.append(client)
         return client
 
-    async def open(self, body: Any = None, *, path: str = "/v1/chat/completions", key: str = KEY) -> Client:
+    async def open(
+        self,
+        body: Any = None,
+        *,
+        path: str = "/v1/chat/completions",
+        key: str = KEY,
+        fields: dict[str, str] | None = None,
+    ) -> Client:
         """Ask, and read nothing yet."""
         client = await self.connect()
         raw = body if isinstance(body, bytes) else json.dumps(body if body is not None else chat()).encode()
-        client.send("POST", path, raw, {"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
+        own = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        client.send("POST", path, raw, own | (fields or {}))
         return client
 
     async def ask(self, body: Any = None, **options: Any) -> Answer:
@@ -300,6 +308,7 @@ class Stage:
 
     def beat(self) -> None:
         """What the app's pulse does once a second."""
+        self.app.platform.tapes.beat()
         for reply in list(self.app.platform.active):
             reply.beat()
 

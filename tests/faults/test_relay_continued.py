@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from msgspec.structs import force_setattr
 
-from faults.stage import DONE, Answer, Stage, chat, event, failed, records, stage, streamed
-from faults.upstream import Request, Step, close, rst, stall
+from faults.stage import DONE, KEY, Answer, Stage, chat, event, failed, records, stage, streamed, until
+from faults.upstream import Peer, Request, Step, close, rst, stall
 from moonpool.relay.fleet import Fleet
 from moonpool.settings import Streams
 
@@ -234,3 +234,39 @@ def test_a_client_that_leaves_is_not_continued(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert second.asked == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_resumable_stream_goes_on_whether_or_not_its_client_is_there(tmp_path: Path, there: bool) -> None:
+    """The client is cut, then the host: who comes back, before or after that, reads the same text, with one end, and is
+    charged once. The remark on who goes on is no event, so the count is not disturbed."""
+    go = asyncio.Event()
+
+    async def break_off(peer: Peer) -> None:
+        await go.wait()
+        await rst(peer)
+
+    async def run() -> tuple[bytes, Answer]:
+        breaks, goes_on = Speaker(lambda request: 8, break_off), Speaker(lambda request: None)
+        async with stage(tmp_path, breaks, goes_on, streams=SAME, model=THINKING) as here:
+            first = await here.open(chat(), path="/beta/chat/completions", fields={"x-moonpool-resume": "1"})
+            await first.until(b"sum")
+            first.reset()
+            tapes = here.app.platform.tapes
+            await until(lambda: bool(tapes.detached), "the stream is detached")
+            path = f"/v1/streams/{first.fields['x-moonpool-stream']}?after="
+            fields = {"Authorization": f"Bearer {KEY}"}
+            if there:
+                second = await here.connect()
+                second.send("GET", path + str(first.body.count(b"data: ")), fields=fields)
+                await second.head()
+            go.set()
+            await here.quiet()
+            return first.body, await second.rest() if there else await here.get(path + str(first.body.count(b"data: ")))
+
+    begin, rest_of_it = asyncio.run(run())
+    got = Answer(200, {}, begin + rest_of_it.body, rest_of_it.complete)
+    assert (thought(got), got.text, got.failure) == ("".join(THOUGHTS), "".join(ANSWER), None)
+    assert (b": continued by host1\n\n" in got.body) == there
+    (row,) = records(tmp_path / "moonpool.db")
+    assert (row.kind, row.attempts) == ("posted", 2)

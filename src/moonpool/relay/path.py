@@ -61,6 +61,7 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         admit(platform, trip, account)
 
         trip.stage = stages.HOLD
+        writer = platform.tapes.wrap(writer, arrival, call, account.id)
         reply = Reply(
             writer, call, {**platform.switches, **key.switches} if key.switches else platform.switches, platform.beat_s
         )

@@ -12,6 +12,7 @@ from moonpool.dialects.base import Dialect
 from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
+from moonpool.relay.resume import Tapes
 from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys, Limiter
 from moonpool.transports.base import Transport
@@ -39,6 +40,7 @@ class Platform(Struct, frozen=True):
     monotonic: Callable[[], float]
     new_id: Callable[[], str]
     active: set[Reply]
+    tapes: Tapes
     switches: Mapping[str, str]
     """What a key's switches are where it has none of its own: `keepalive`, `usage`, `conflicts`, `continuation`."""
     beat_s: int

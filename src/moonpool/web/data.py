@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -21,6 +22,7 @@ from moonpool.relay.reply import JSON, refuse
 from moonpool.relay.writer import Writer
 from moonpool.words import CHAT, COMPLETION, Arrival, Operation
 
+_AFTER_DIGITS_MAX: Final = 18
 BASES: Final = ("", "/v1", "/beta", "/gateway/v1")
 
 _encode = msgspec.json.Encoder().encode
@@ -37,6 +39,7 @@ class DataPlane:
         self._operations = {base + tail: operation for base in BASES for tail, operation in operations}
         pages: tuple[tuple[str, Page], ...] = (("/models", models), ("/user/balance", balance))
         self._pages = {base + tail: page for base in BASES for tail, page in pages}
+        self._stream_prefixes = tuple(base + "/streams/" for base in BASES)
         self._model_prefixes = tuple(base + "/models/" for base in BASES)
 
     def take(self, arrival: Arrival, writer: Writer) -> bool:
@@ -50,10 +53,11 @@ class DataPlane:
                 self._wrong_method(writer, "POST")
             return True
         page = self._pages.get(path) or (model if path.startswith(self._model_prefixes) else None)
-        if page is None:
+        if page is None and not path.startswith(self._stream_prefixes):
             return False
         if arrival.method in {"GET", "HEAD"}:
-            drive(self._answer(page, arrival, writer), lambda error: self._lost(error, writer))
+            answer = resume(self._platform, arrival, writer) if page is None else self._answer(page, arrival, writer)
+            drive(answer, lambda error: self._lost(error, writer))
         else:
             self._wrong_method(writer, "GET")
         return True
@@ -79,6 +83,28 @@ class DataPlane:
             pass  # the answer had begun
         finally:
             writer.cut()  # nothing, where the answer went out whole
+
+
+async def resume(platform: Platform, arrival: Arrival, writer: Writer) -> None:
+    """GET /streams/{id}?after=N: the events after the N-th of a streamed answer, and what follows."""
+    try:
+        _, account = await authenticate(platform, arrival)
+        after = _after(arrival.query)
+        tape = platform.tapes.find(arrival.path.partition("/streams/")[2], account.id)
+        if arrival.method == "HEAD":
+            tape.peek(writer)
+        else:
+            tape.attach(writer, after)
+    except Problem as problem:
+        refuse(writer, problem, platform.client)
+
+
+def _after(query: str) -> int:
+    """How many events the client has read. Raises caller.invalid_value."""
+    values = parse_qs(query, keep_blank_values=True).get("after", ["0"])
+    if len(values) == 1 and len(values[0]) <= _AFTER_DIGITS_MAX and values[0].isascii() and values[0].isdecimal():
+        return int(values[0])
+    raise Problem("caller.invalid_value", "after must be a whole number: the events that were read.", param="after")
 
 
 async def models(platform: Platform, arrival: Arrival) -> object:

@@ -55,6 +55,8 @@ METERS: Final = (
     Meter("moonpool_request_seconds", "histogram", (), "From a request's arrival to the end of its answer."),
     Meter("moonpool_answers_open", "gauge", (), "Answers under way now."),
     Meter("moonpool_streams_open", "gauge", (), "Streamed answers under way now."),
+    Meter("moonpool_streams_detached", "gauge", (), "Resumable streams that run while their client is gone."),
+    Meter("moonpool_resume_bytes", "gauge", (), "Bytes kept of resumable streams."),
     Meter("moonpool_connections_open", "gauge", (), "Client connections that are open now."),
     Meter(
         "moonpool_connections_total",
@@ -154,6 +156,8 @@ class _Scrape(Collector):
         yield _gauge("moonpool_answers_open", {(): len(active)})
         yield _gauge("moonpool_streams_open", {(): sum(reply.stream for reply in active)})
         yield from _fleet(platform.fleet)
+        yield _gauge("moonpool_streams_detached", {(): len(platform.tapes.detached)})
+        yield _gauge("moonpool_resume_bytes", {(): platform.tapes.held})
         doors = parts["connections"]
         yield _gauge("moonpool_connections_open", {(): doors["open"]})
         ends = {(end,): doors[end] for end in ("accepted", "refused", "cut")}
