@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from moonpool.dialects.base import Dialect
+from moonpool.dialects.client import Client
 from moonpool.dialects.deepseek import DeepSeek
 from moonpool.dialects.llamacpp import LlamaCpp
 from moonpool.dialects.openai import OpenAI
@@ -20,5 +21,5 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "llamacpp": LlamaCpp(),
 }
 
-CLIENT: Final[Dialect] = DIALECTS["deepseek"]
+CLIENT: Final[Dialect] = Client()
 """How the clients of this server speak."""

@@ -54,7 +54,7 @@ class Encoder(Protocol):
 
 
 class Dialect(Protocol):
-    """How a family of clients or hosts speaks. Six methods for ever: a new endpoint is a value of `operation`."""
+    """How a family of clients or hosts speaks. Seven methods for ever: a new endpoint is a value of `operation`."""
 
     name: str
     family: str
@@ -73,7 +73,11 @@ class Dialect(Protocol):
     def parse_problem(self, status: int, headers: Headers, body: bytes) -> Problem:
         """What an answer with an error status means."""
 
-    def render_problem(self, problem: Problem, *, in_stream: bool) -> bytes: ...
+    def render_problem(self, problem: Problem, *, in_stream: bool) -> bytes:
+        """The body of an error as this family says it to its own clients, or the last event of a stream."""
+
+    def status_of(self, problem: Problem) -> int:
+        """The HTTP status that goes with it."""
 
 
 __all__ = ["Decoder", "Dialect", "Encoder", "Event", "Identity"]
