@@ -67,8 +67,8 @@ class Dialect(Protocol):
     def decoder(self, call: Call, target: Target) -> Decoder: ...
 
     def encoder(self, call: Call, identity: Identity, verbatim: bool, switches: Mapping[str, str]) -> Encoder:
-        """`verbatim`: host and client are of one family and the model's name is the same, so a frame's own
-        bytes may be handed on. `switches`: the key's (words.Key)."""
+        """`verbatim`: host and client are of one family, so a frame's own bytes may be handed on, under the name
+        that was asked for. `switches`: the key's (words.Key)."""
 
     def parse_problem(self, status: int, headers: Headers, body: bytes) -> Problem:
         """What an answer with an error status means."""

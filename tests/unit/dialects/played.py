@@ -106,7 +106,7 @@ def plain(events: list[Event], problem: Problem | None) -> list[Any]:
     found: list[Any] = []
     for event in events:
         if type(event) is not Failed:
-            members = msgspec.to_builtins(event)
+            members = msgspec.json.decode(msgspec.json.encode(event))
             quiet = {
                 field.name: field.default
                 for field in msgspec.structs.fields(type(event))
