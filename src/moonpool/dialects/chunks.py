@@ -86,15 +86,16 @@ class Chunks:
             out += head + safe(dumps({"tool_calls": [more]})) + self._tail
         return out
 
-    def found(self, piece: Found) -> bytes:
-        """Search results, in a chunk of their own behind the role."""
+    def found(self, piece: Found, now: bool) -> bytes:
+        """Search results, in a chunk of their own behind the role. Unless `now`, they wait for what comes next, which
+        settles the form of the role; where the host's own bytes are handed on nobody would send them later."""
         if not self._chat:
             return b""
         index = piece.index
         delta = safe(dumps({"search_results": piece.results}))
         chunk = self._head + b'{"index":%d,"delta":' % index + delta + self._tail
-        if index in self._opened:
-            return chunk
+        if now or index in self._opened:
+            return (b"" if index in self._opened else self._open(index, False)) + chunk
         self._found[index] = self._found.get(index, b"") + chunk
         return b""
 

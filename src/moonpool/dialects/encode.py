@@ -213,7 +213,7 @@ class _Stream:
                 out.append(chunks.tool_call(piece))  # type: ignore[arg-type]
             elif kind is Found:
                 out.append(self._release(None))
-                out.append(chunks.found(piece))  # type: ignore[arg-type]
+                out.append(chunks.found(piece, self._verbatim))  # type: ignore[arg-type]
             elif kind is Metered:
                 self._usage = piece.usage  # type: ignore[union-attr]
                 metered = True

@@ -64,7 +64,15 @@ class OpenAI:
         return problems.read_problem(status, headers, body, self.rows)
 
     def render_problem(self, problem: Problem, *, in_stream: bool) -> bytes:
-        return problems.write(problem, self.rows, in_stream=in_stream)
+        """In the words of the flavour's table; CONTRACT 5's where it has none."""
+        row = problems.find_row(problem, self.rows)
+        if row is None:
+            return problems.render_problem(problem, in_stream=in_stream)
+        return problems.write(self._error(row, problems.sentence(row, problem)), in_stream=in_stream)
+
+    def _error(self, row: Row, message: str) -> Mapping[str, Any]:
+        """The members of an error as the flavour writes them."""
+        return {"message": message, "type": row.type, "param": None, "code": row.code}
 
     def status_of(self, problem: Problem) -> int:
         row = problems.find_row(problem, self.rows)

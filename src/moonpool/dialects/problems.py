@@ -129,7 +129,7 @@ def read_refusal(body: bytes) -> Refusal:
         _clean(message if type(message) is str else dumps(message).decode()),
         _word(error.get("type")),
         _word(error.get("code")),
-        param[:200] if type(param) is str else None,
+        param[:200] or None if type(param) is str else None,
     )
 
 
@@ -236,17 +236,15 @@ def sentence(row: Row, problem: Problem) -> str:
     return _BLANK.sub(lambda blank: own or blank[1] or "", row.text)
 
 
-def write(problem: Problem, rows: Iterable[Row], *, in_stream: bool) -> bytes:
-    """A provider's own body, or in a stream the last event; ours where its table says nothing."""
-    row = find_row(problem, rows)
-    if row is None:
-        return render_problem(problem, in_stream=in_stream)
-    body = {"error": {"message": sentence(row, problem), "type": row.type, "param": None, "code": row.code}}
-    return event(body) if in_stream else dumps(body)
-
-
 def render_problem(problem: Problem, *, in_stream: bool) -> bytes:
     """CONTRACT 5's body, or in a stream the event after which nothing follows: SDKs raise on it."""
     row = problem.row
-    body = {"error": {"message": problem.message, "type": row.type, "param": problem.param, "code": row.wire_code}}
+    return write(
+        {"message": problem.message, "type": row.type, "param": problem.param, "code": row.wire_code},
+        in_stream=in_stream,
+    )
+
+
+def write(error: Mapping[str, Any], *, in_stream: bool) -> bytes:
+    body = {"error": error}
     return event(body) if in_stream else dumps(body)

@@ -182,6 +182,14 @@ def test_search_results(events: tuple[Event, ...]) -> None:
     }  # fmt: skip
 
 
+def test_search_results_before_handed_on_bytes() -> None:
+    """Results that had to be built are not lost when the host's own bytes go on behind them."""
+    frames = [Frame(b"", (Started("h", "asked-for"), Found((RESULT,)))), *_their_stream("asked-for")[1:]]
+    found = deltas(encode(STREAM, frames, verbatim=True))
+    assert found[0]["role"] == "assistant"
+    assert found[1] == {"search_results": [RESULT]}
+
+
 def test_the_form_waits_for_what_comes_first() -> None:
     """Whether an answer thinks is known with its first words, in whatever frames they come."""
     assert deltas(built(STREAM, Started(), Text("a"), Finished("stop")))[0] == {"role": "assistant", "content": ""}

@@ -8,7 +8,7 @@ import pytest
 
 from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.dialects.openai import OpenAI
-from moonpool.dialects.problems import Row, find_row, heard, read_problem, sentence, write
+from moonpool.dialects.problems import Row, find_row, heard, read_problem, sentence
 from moonpool.errors import ERRORS, Problem
 
 DEEPSEEK = DIALECTS["deepseek"]
@@ -68,7 +68,8 @@ def test_sentences() -> None:
 def test_what_no_row_says_is_said_as_to_our_clients() -> None:
     """A provider that is played can fail in ways that its table does not know."""
     problem = Problem("caller.too_slow")
-    assert write(problem, ROWS, in_stream=False) == CLIENT.render_problem(problem, in_stream=False)
+    assert DEEPSEEK.render_problem(problem, in_stream=False) == CLIENT.render_problem(problem, in_stream=False)
+    assert DEEPSEEK.status_of(problem) == 408
     assert CLIENT.status_of(problem) == 408
 
 
@@ -102,7 +103,11 @@ def test_every_row_is_read_as_it_is_written(name: str) -> None:
     dialect = FLAVOURS[name]
     for meaning in {row.meaning for row in dialect.rows if row.status}:
         problem = Problem(meaning)
+        row = find_row(problem, dialect.rows)
+        assert row is not None
+        alike = (row.status, row.code, row.text)  # a host may say several things in the same words
+        meant = {heard(other.meaning) for other in dialect.rows if (other.status, other.code, other.text) == alike}
         status, body = dialect.status_of(problem), dialect.render_problem(problem, in_stream=False)
-        assert dialect.parse_problem(status, {}, body).code == heard(meaning)
+        assert dialect.parse_problem(status, {}, body).code in meant
         event = dialect.render_problem(problem, in_stream=True)
-        assert dialect.parse_problem(200, {}, event.removeprefix(b"data: ")).code == heard(meaning)
+        assert dialect.parse_problem(200, {}, event.removeprefix(b"data: ")).code in meant
