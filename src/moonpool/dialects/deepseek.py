@@ -95,6 +95,17 @@ class DeepSeek(OpenAI):
             return f"{option(target, 'beta_path', '/beta')}/chat/completions"
         return "/chat/completions"
 
+    def read_balance(self, told: Mapping[str, Any]) -> tuple[str, bool] | None:
+        """One amount for each currency, as texts; `is_available` is about them all (PROVIDERS 1.2)."""
+        for answer in told.values():
+            infos = answer.get("balance_infos") if type(answer) is dict else None
+            if type(infos) is list:
+                amounts = (
+                    f"{info.get('total_balance')} {info.get('currency')}" for info in infos if type(info) is dict
+                )
+                return ", ".join(amounts) or "0", answer.get("is_available") is False
+        return None
+
 
 def _is_strict(tools: Any) -> bool:
     return any(tool["type"] == "function" and tool["function"].get("strict") for tool in tools or ())

@@ -31,6 +31,8 @@ class OpenAI:
 
     name: str = "openai"
     family: str = "openai"
+    by_name: ClassVar[bool] = True
+    """Whether such a host picks the model by its name in the request."""
     grammar: ClassVar[Grammar] = Grammar()
     rows: ClassVar[tuple[Row, ...]] = (Row(0, "", None, "maximum context length", "caller.too_long"),)
 
@@ -77,6 +79,11 @@ class OpenAI:
     def status_of(self, problem: Problem) -> int:
         row = problems.find_row(problem, self.rows)
         return problem.status if row is None else row.status
+
+    def read_balance(self, told: Mapping[str, Any]) -> tuple[str, bool] | None:
+        """What the host says is left, for people, and whether that is too little to go on; None where it says nothing
+        of it. `told`: the decoded answers to those paths of `Host.balance` that had one."""
+        return None
 
 
 def option(target: Target, name: str, default: Any) -> Any:

@@ -77,3 +77,27 @@ def test_played_in_their_own_words(dialect: str, problem: Problem, status: int, 
         assert request.endswith(")")
     assert error == members
     assert flavour.render_problem(problem, in_stream=False) == body
+
+
+BALANCES = [
+    ("deepseek", {"is_available": True, "balance_infos": [
+        {"currency": "CNY", "total_balance": "110.00", "granted_balance": "10.00", "topped_up_balance": "100.00"},
+        {"currency": "USD", "total_balance": "1.50"}]}, ("110.00 CNY, 1.50 USD", False)),
+    ("deepseek", {"is_available": False, "balance_infos": []}, ("0", True)),
+    ("deepseek", ["odd"], None),
+    ("newapi", {"code": True, "data": {"total_available": 6_250_000, "unlimited_quota": False}}, ("12.50 USD", False)),
+    ("newapi", {"code": True, "data": {"total_available": -5, "unlimited_quota": True}}, ("unlimited", False)),
+    ("newapi", {"code": True, "data": {"total_available": 0}}, ("0.00 USD", True)),
+    ("newapi", {"error": {"message": "no"}}, None),
+    ("newapi", {"data": "odd", "hard_limit_usd": "x", "total_usage": None}, None),
+    ("newapi", {"hard_limit_usd": 100_000_000, "total_usage": 5}, ("unlimited", False)),
+    ("newapi", {"hard_limit_usd": 3, "total_usage": 300.0}, ("0.00 USD", True)),
+    ("openai", {"balance_infos": []}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dialect", "answer", "left"), BALANCES)
+def test_balances(dialect: str, answer: Any, left: Any) -> None:
+    """Each provider's own shape (PROVIDERS 1.2, 4.3); errors with status 200 and odd values say nothing."""
+    flavour: Any = DIALECTS[dialect]
+    assert flavour.read_balance({"/path": answer}) == left
