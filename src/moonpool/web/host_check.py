@@ -126,7 +126,7 @@ async def _ask_for_models(desk: Desk, host: Host) -> _Found:
             "answers with something that is no list of models: is the base URL right?",
             f"hosts.{host.name}.base_url is what stands before /chat/completions, a /v1 included",
         )
-    return _Found(True, f"serves {len(models)} models", models=models)
+    return _Found(True, f"serves {len(models)} model{'' if len(models) == 1 else 's'}", models=models)
 
 
 async def _ask_for_balance(desk: Desk, host: Host) -> tuple[str, bool] | None:
