@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,13 +29,19 @@ def list_(json: show.Json = False, home: show.Home = None, config: show.Config =
                 row["transport"],
                 row["base_url"],
                 "yes" if row["has_key"] else "no",
-                row["concurrency"] or "unlimited",
+                _concurrency(row),
             )
             for row in rows
         ),
     )
     for name, why in page["absent"].items():
         show.note(f"not in use: {name} ({why})")
+
+
+def _concurrency(row: dict[str, Any]) -> str:
+    limits = [f"{row['concurrency']}"] if row["concurrency"] else []
+    limits += [f"{limit} {model}" for model, limit in row["concurrency_by_model"].items() if limit]
+    return ", ".join(limits) or "unlimited"
 
 
 @app.command()

@@ -263,6 +263,7 @@ def _host_row(host: Host) -> dict[str, object]:
         "base_url": host.base_url,
         "has_key": bool(host.api_key),
         "concurrency": host.concurrency,
+        "concurrency_by_model": dict(host.concurrency_by_model),
     }
 
 
