@@ -131,6 +131,19 @@ def test_the_name_that_was_asked_for(blank: str) -> None:
     )
 
 
+def test_frames_that_do_not_begin_alike() -> None:
+    """The name is found wherever it stands, in each frame anew: behind another time, or behind the text."""
+    name = b'"model":"their-model"'
+    tail = b'"choices":[{"index":0,"delta":{"content":"a"}}]'
+    heads = [b'{"created":%d,' % at + name + b"," + tail + b"}" for at in range(20)]
+    raws = [*heads, b"{" + tail + b"," + name + b"}", heads[0], heads[19]]
+    frames = [Frame(b"data: " + raw + b"\n\n", (Text("a"),)) for raw in raws]
+    frames[0] = Frame(frames[0].raw, (Started("h", "their-model"), Text("a")))
+    raw = encode(STREAM, [*frames, _their_stream("their-model")[2]], verbatim=True)
+    expected = b"".join(frame.raw for frame in frames).replace(b"their-model", b"asked-for")
+    assert raw.startswith(expected)
+
+
 def test_one_name_costs_nothing() -> None:
     """Where host and client call the model alike a frame goes on as the very bytes that came."""
     encoder = CLIENT.encoder(STREAM, OURS, True, {})
