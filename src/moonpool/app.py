@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import uvloop
 from moonpool.catalog import weights_rows
 from moonpool.catalog.catalog import build
 from moonpool.dialects import CLIENT, DIALECTS
+from moonpool.dialects.base import Dialect
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
 from moonpool.relay.fleet import Fleet
@@ -89,6 +90,11 @@ def weights_of(settings: Settings) -> tuple[Path, dict[str, Any]]:
 def open_store(settings: Settings) -> SqliteStore:
     """The store the settings name, not yet started."""
     return SqliteStore(settings.store_path())
+
+
+def dialects() -> Mapping[str, Dialect]:
+    """How hosts speak, for commands that ask them while no server runs."""
+    return DIALECTS
 
 
 class App:

@@ -154,7 +154,8 @@ class Host(Struct, frozen=True):
 
     `account` is whose concurrency, balance and cache the key uses: hosts that name one account share them.
     `concurrency` are its requests at once in all, `concurrency_by_model` those of one model (the host's own name for
-    it); 0 or absent: no limit is known.
+    it); 0 or absent: no limit is known. `balance` are the paths that tell what is left there, from `base_url` without a
+    /v1 at its end.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Host(Struct, frozen=True):
     account: str = ""
     concurrency: int = 0
     concurrency_by_model: Mapping[str, int] = {}
+    balance: tuple[str, ...] = ()
     connect_s: float = 5.0
     first_s: float = 600.0
     gap_s: float = 60.0

@@ -97,7 +97,7 @@ def test_a_broken_decoder_or_encoder_is_a_500(
     """Before anything was sent the client reads 500 and nothing of the fault; the log holds its traceback."""
     got, path = ends_well(
         tmp_path,
-        lambda app: dialect(app, Maker(app.platform.dialects["deepseek"], part, method, at)),
+        lambda app: dialect(app, Maker(app.platform.client, part, method, at)),
         chat(stream),
         lambda request: streamed(ROLE, *words(2), last(), DONE) if stream else good(request),
     )
@@ -122,7 +122,7 @@ def test_a_break_of_ours_within_a_stream_is_an_error_event(tmp_path: Path, part:
         go = asyncio.Event()
         steps = [STREAM_HEAD, chunk(ROLE + words(1)[0]), gate(go), chunk(words(2)[1]), stall]
         async with stage(tmp_path, lambda _: steps) as here:
-            dialect(here.app, Maker(here.app.platform.dialects["deepseek"], part, method, at))
+            dialect(here.app, Maker(here.app.platform.client, part, method, at))
             client = await here.open()
             await client.until(b"word0")
             go.set()
@@ -137,10 +137,10 @@ def test_a_break_of_ours_within_a_stream_is_an_error_event(tmp_path: Path, part:
 
 
 PARTS: dict[str, Callable[[App], None]] = {
-    "render_call": lambda app: dialect(app, Wrapped(app.platform.dialects["deepseek"], "render_call")),
-    "decoder": lambda app: dialect(app, Wrapped(app.platform.dialects["deepseek"], "decoder")),
-    "encoder": lambda app: dialect(app, Wrapped(app.platform.dialects["deepseek"], "encoder")),
-    "parse_call": lambda app: dialect(app, Wrapped(app.platform.dialects["deepseek"], "parse_call")),
+    "render_call": lambda app: dialect(app, Wrapped(app.platform.client, "render_call")),
+    "decoder": lambda app: dialect(app, Wrapped(app.platform.client, "decoder")),
+    "encoder": lambda app: dialect(app, Wrapped(app.platform.client, "encoder")),
+    "parse_call": lambda app: dialect(app, Wrapped(app.platform.client, "parse_call")),
     "transport": lambda app: put(app, transports={"http": Wrapped(app.platform.transports["http"], "send")}),
     "catalogue": lambda app: put(app, catalogue=Wrapped(app.platform.catalogue, "find")),
     "hold": lambda app: put(app, books=Wrapped(app.platform.books, "hold")),
@@ -162,7 +162,7 @@ def test_a_broken_parser_of_refusals_is_a_500(tmp_path: Path) -> None:
     """A host's error that we cannot read because of ourselves."""
     got, path = ends_well(
         tmp_path,
-        lambda app: dialect(app, Wrapped(app.platform.dialects["deepseek"], "parse_problem")),
+        lambda app: dialect(app, Wrapped(app.platform.client, "parse_problem")),
         chat(),
         lambda request: [answer(b"{}", "500 Internal Server Error")] if request.number == 0 else good(request),
     )

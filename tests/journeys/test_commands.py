@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from faults.upstream import Upstream, answer, threaded
+from faults.upstream import Request, Step, Upstream, answer, threaded
 
 CONFIG = """
 [embedded]
@@ -285,6 +285,51 @@ def test_hosts_check(home: Path) -> None:
         with serving(home):
             assert moonpool(home, "hosts", "check", "mine").returncode == 0
     assert {row["name"] for row in data(home, "hosts", "list")} >= {"mine", "other"}
+
+
+def test_hosts_check_says_what_to_do(home: Path) -> None:
+    """Balances are told in each dialect's shape, models that are not served there are named, and so is what helps."""
+    told = {
+        "/v1/models": {"object": "list", "data": [{"id": "served"}]},
+        "/user/balance": {
+            "is_available": False,
+            "balance_infos": [{"currency": "CNY", "total_balance": "0.00", "granted_balance": "0.00"}],
+        },
+        "/v1/dashboard/billing/subscription": {"hard_limit_usd": 20.5},
+        "/v1/dashboard/billing/usage": {"total_usage": 1050},
+    }
+
+    def tell(request: Request) -> list[Step]:
+        known = told.get(request.target)
+        return [answer(b"", "404 Not Found") if known is None else answer(json.dumps(known).encode())]
+
+    with threaded(Upstream(tell)) as host:
+        base = f"base_url = 'http://127.0.0.1:{host.port}/v1'\n"
+        (home / "moonpool.toml").write_text(
+            CONFIG
+            + f"[hosts.one]\n{base}dialect = 'deepseek'\napi_key = 'k'\nbalance = ['/user/balance']\n"
+            + f"[hosts.two]\n{base}dialect = 'newapi'\napi_key = 'k'\nbalance = ['/api/usage/token', "
+            "'/v1/dashboard/billing/subscription', '/v1/dashboard/billing/usage']\n"
+            "[models.big]\nhosts = ['one', { name = 'two', model = 'served' }]\n"
+        )
+        done = moonpool(home, "hosts", "check")
+        checked = {row["name"]: row for row in json.loads(moonpool(home, "hosts", "check", "--json").stdout)}
+    assert done.returncode == 1, "the host `far` does not run"
+    assert checked["far"]["do"].startswith("see that it runs")
+    one, two = checked["one"], checked["two"]
+    assert (one["ok"], one["dialect"], one["models"], one["missing"]) == (True, "deepseek", 1, ["big"])
+    assert (one["balance"], one["do"]) == ("0.00 CNY", "top up the account there: requests will be refused")
+    assert (two["models"], two["missing"], two["balance"], two["do"]) == (1, [], "10.00 USD", "")
+    for text in (
+        "not there",
+        "big",
+        "0.00 CNY",
+        "10.00 USD",
+        "FAILED",
+        "one: top up the account there",
+        "far: see that",
+    ):
+        assert text in done.stdout
 
 
 def test_hosts_check_of_nobody(home: Path) -> None:

@@ -10,13 +10,13 @@ import pytest
 
 from tidy.tree import SOURCE, docstrings, name, python, tree
 
-PROVIDERS = ("deepseek", "lkeap", "tokenhub", "newapi")
+PROVIDERS = ("deepseek", "lkeap", "tokenhub", "aigateway", "newapi", "tencent", "clickzetta")
 _NAMED = re.compile("|".join(PROVIDERS), re.IGNORECASE)
 
 
 def _elsewhere() -> list[Path]:
-    # Its own file, and the registry of dialects, which names each once.
-    homes = {SOURCE / "dialects" / f"{name}.py" for name in (*PROVIDERS, "__init__")}
+    # Its own files, and the registry of dialects, which names each once.
+    homes = {path for name in (*PROVIDERS, "__init__") for path in (SOURCE / "dialects").glob(f"{name}*.py")}
     return [path for path in python(SOURCE) if path not in homes and not path.is_relative_to(SOURCE / "catalog")]
 
 

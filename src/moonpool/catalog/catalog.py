@@ -168,6 +168,7 @@ def _host(name: str, row: HostRow, base_url: str, key: Secret, settings: Setting
         account=row.account or name,
         concurrency=row.concurrency,
         concurrency_by_model=row.concurrency_by_model,
+        balance=tuple(row.balance),
         connect_s=row.connect_s or upstream.connect_s,
         first_s=row.first_s or upstream.first_s,
         gap_s=row.gap_s or upstream.gap_s,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 EMBEDDED: Final = "embedded"
-DIALECTS: Final = ("deepseek", "openai", "llamacpp")
+DIALECTS: Final = ("deepseek", "lkeap", "tokenhub", "aigateway", "newapi", "openai", "llamacpp")
 NEEDS: Final = ("tools", "thinking", "json_object", "prefix", "prefix_thinking", "fim", "logprobs", "n")
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -29,7 +29,7 @@ def _says(text: str) -> Meta:
 class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
     """A row of hosts.toml, or `[hosts.NAME]` of moonpool.toml."""
 
-    dialect: Annotated[Text, _says("How it speaks: deepseek, openai or llamacpp.")] = "openai"
+    dialect: Annotated[Text, _says(f"How it speaks: one of {', '.join(DIALECTS)}.")] = "openai"
     transport: Annotated[Literal["http", "llama"], _says("How bytes get there; llama is the embedded model.")] = "http"
     base_url: Annotated[str, _says("Where it is, up to what stands before /chat/completions; or env:NAME.")] = ""
     api_key: Annotated[
@@ -50,6 +50,10 @@ class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
             "an empty text where it is missing)."
         ),
     ] = ""
+    balance: Annotated[
+        list[Annotated[str, Meta(pattern="^/")]],
+        _says("Where `hosts check` asks what is left, from base_url without a /v1 at its end; its dialect reads it."),
+    ] = []
     listed: Annotated[bool, _says("Whether it charges us the list prices of models.toml.")] = False
     cannot: Annotated[frozenset[_Need], _says("What it refuses whatever the model.")] = frozenset()
     searches: Annotated[bool, _says("Whether it takes enable_search; without such a host the field is dropped.")] = (

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Struct
 
-from moonpool.app import open_store
+from moonpool.app import dialects, open_store
 from moonpool.catalog.catalog import Catalogue, build
 from moonpool.errors import Problem
 from moonpool.settings import Settings
@@ -43,6 +43,7 @@ class Alone(Struct, frozen=True):
     books: Books
     keys: Keys
     transports: Mapping[str, Any]
+    dialects: Mapping[str, Any]
     clock: Callable[[], float]
     parts: Callable[[], Mapping[str, Any]]
     active: frozenset[Any] = frozenset()
@@ -108,7 +109,7 @@ async def _alone(settings: Settings, method: str, route: str, query: str, body: 
     try:
         await store.start()
         await transport.start()
-        desk = Alone(settings, catalogue, store.books, store.keys, {"http": transport}, time.time, _parts)
+        desk = Alone(settings, catalogue, store.books, store.keys, {"http": transport}, dialects(), time.time, _parts)
         return await admin.handle(desk, method, route, query, body)
     except Problem as problem:
         raise Refused(" ".join(filter(None, (problem.message, problem.detail)))) from None

@@ -9,16 +9,25 @@ from __future__ import annotations
 
 from typing import Final
 
+from moonpool.dialects.aigateway import AIGateway
 from moonpool.dialects.base import Dialect
+from moonpool.dialects.client import Client
 from moonpool.dialects.deepseek import DeepSeek
+from moonpool.dialects.lkeap import LKEAP
 from moonpool.dialects.llamacpp import LlamaCpp
+from moonpool.dialects.newapi import NewAPI
 from moonpool.dialects.openai import OpenAI
+from moonpool.dialects.tokenhub import TokenHub
 
 DIALECTS: Final[dict[str, Dialect]] = {
     "openai": OpenAI(),
     "deepseek": DeepSeek(),
+    "lkeap": LKEAP(),
+    "tokenhub": TokenHub(),
+    "aigateway": AIGateway(),
+    "newapi": NewAPI(),
     "llamacpp": LlamaCpp(),
 }
 
-CLIENT: Final[Dialect] = DIALECTS["deepseek"]
+CLIENT: Final[Dialect] = Client()
 """How the clients of this server speak."""

@@ -54,7 +54,7 @@ class Encoder(Protocol):
 
 
 class Dialect(Protocol):
-    """How a family of clients or hosts speaks. Six methods for ever: a new endpoint is a value of `operation`."""
+    """How a family of clients or hosts speaks. Seven methods for ever: a new endpoint is a value of `operation`."""
 
     name: str
     family: str
@@ -67,13 +67,17 @@ class Dialect(Protocol):
     def decoder(self, call: Call, target: Target) -> Decoder: ...
 
     def encoder(self, call: Call, identity: Identity, verbatim: bool, switches: Mapping[str, str]) -> Encoder:
-        """`verbatim`: host and client are of one family and the model's name is the same, so a frame's own
-        bytes may be handed on. `switches`: the key's (words.Key)."""
+        """`verbatim`: host and client are of one family, so a frame's own bytes may be handed on, under the name
+        that was asked for. `switches`: the key's (words.Key)."""
 
     def parse_problem(self, status: int, headers: Headers, body: bytes) -> Problem:
         """What an answer with an error status means."""
 
-    def render_problem(self, problem: Problem, *, in_stream: bool) -> bytes: ...
+    def render_problem(self, problem: Problem, *, in_stream: bool) -> bytes:
+        """The body of an error as this family says it to its own clients, or the last event of a stream."""
+
+    def status_of(self, problem: Problem) -> int:
+        """The HTTP status that goes with it."""
 
 
 __all__ = ["Decoder", "Dialect", "Encoder", "Event", "Identity"]

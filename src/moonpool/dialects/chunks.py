@@ -9,26 +9,18 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from msgspec import Struct
-
+from moonpool.dialects.names import Names
 from moonpool.dialects.sse import dumps, safe
 from moonpool.dialects.usage import write_usage
-from moonpool.words import CHAT, Operation, Reasoning, Text, ToolCall, Usage
-
-
-class Names(Struct, frozen=True, gc=False):
-    """What every chunk of an answer says of it."""
-
-    id: str
-    created: int
-    model: str
-    fingerprint: str | None
+from moonpool.words import CHAT, Found, Operation, Reasoning, Text, ToolCall, Usage
 
 
 class Chunks:
     """Builds the chunks of one answer, and remembers per candidate whether its role was said and whether it thinks."""
 
-    __slots__ = ("_answer_id", "_chat", "_head", "_heads", "_no_usage", "_opened", "_roles_sent", "_tail", "_thinking")
+    __slots__ = (
+        "_answer_id", "_chat", "_found", "_head", "_heads", "_no_usage", "_opened", "_roles_sent", "_tail", "_thinking",
+    )  # fmt: skip
 
     def __init__(self, operation: Operation, names: Names, include_usage: bool) -> None:
         self._chat = operation == CHAT
@@ -45,6 +37,7 @@ class Chunks:
         self._tail = b',"logprobs":null,"finish_reason":null}]' + self._no_usage
         self._heads: dict[int, bytes] = {}
         self._opened: set[int] = set()
+        self._found: dict[int, bytes] = {}  # search results that wait for the role, whose form is not known yet
         self._thinking: set[int] = set()
         self._roles_sent = False
 
@@ -93,6 +86,19 @@ class Chunks:
             out += head + safe(dumps({"tool_calls": [more]})) + self._tail
         return out
 
+    def found(self, piece: Found, now: bool) -> bytes:
+        """Search results, in a chunk of their own behind the role. Unless `now`, they wait for what comes next, which
+        settles the form of the role; where the host's own bytes are handed on nobody would send them later."""
+        if not self._chat:
+            return b""
+        index = piece.index
+        delta = safe(dumps({"search_results": piece.results}))
+        chunk = self._head + b'{"index":%d,"delta":' % index + delta + self._tail
+        if now or index in self._opened:
+            return (b"" if index in self._opened else self._open(index, False)) + chunk
+        self._found[index] = self._found.get(index, b"") + chunk
+        return b""
+
     def finish(self, reason: str, index: int, usage: Usage | None) -> bytes:
         """The last chunk of a candidate; `usage` only on the very last."""
         end = self._no_usage if usage is None else b',"usage":' + self._usage(usage) + b"}\n\n"
@@ -114,10 +120,11 @@ class Chunks:
         """The first chunk of a candidate: its role, in the form that says whether it will think."""
         self._opened.add(index)
         self._heads[index] = self._head + b'{"index":%d,"delta":' % index
+        found = self._found.pop(index, b"")
         if self._roles_sent:
-            return b""
+            return found
         content = b'"content":null,"reasoning_content":""}' if thinking else b'"content":""}'
-        return self._heads[index] + b'{"role":"assistant",' + content + self._tail
+        return self._heads[index] + b'{"role":"assistant",' + content + self._tail + found
 
     def _completion(self, text: bytes, piece: Text) -> bytes:
         logprobs = b"null" if piece.logprobs is None else safe(dumps(piece.logprobs))

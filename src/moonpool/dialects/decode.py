@@ -23,7 +23,7 @@ from moonpool.dialects.sse import Events, dumps
 from moonpool.dialects.tool_calls import Slots
 from moonpool.dialects.usage import read_usage
 from moonpool.errors import Problem
-from moonpool.words import Event, Failed, Finished, Frame, Headers, Metered, Outbound, Reasoning, Started, Text
+from moonpool.words import Event, Failed, Finished, Found, Frame, Headers, Metered, Outbound, Reasoning, Started, Text
 
 BODY_BYTES_MAX: Final = 64 << 20
 CANDIDATES_MAX: Final = 128
@@ -39,6 +39,7 @@ class _Message(Struct, gc=False):
     reasoning_content: Any = None
     reasoning: Any = None
     tool_calls: Any = None
+    search_results: Any = None
 
 
 class _Choice(Struct, gc=False):
@@ -258,6 +259,8 @@ class Decoder:
             if type(content) is str and content:
                 self._output = True
                 events.append(Text(content, index, logprobs))
+            if message.search_results is not None:
+                as_is &= _add_found(message.search_results, index, events)
             if message.tool_calls:
                 self._output = True
                 as_is &= self._slots.setdefault(index, Slots(index)).read(message.tool_calls, whole, events)
@@ -310,6 +313,15 @@ def _add_usage(value: Any, events: list[Event]) -> bool:
     if usage is not None:
         events.append(Metered(usage))
     return usage is not None
+
+
+def _add_found(value: Any, index: int, events: list[Event]) -> bool:
+    """False where something is no search result: the client must not read it either."""
+    listed = value if type(value) is list else ()
+    results = tuple(result for result in listed if type(result) is dict and type(result.get("url")) is str)
+    if results:
+        events.append(Found(results, index))
+    return type(value) is list and len(results) == len(value)
 
 
 def _text(value: Any) -> str | None:

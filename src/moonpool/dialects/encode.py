@@ -1,9 +1,9 @@
 """What does the client read? Frames in, bytes out, in DeepSeek's live shapes: whole answers and streams.
 
-A frame's own bytes are handed on where they can be (`verbatim`), so that unknown fields survive; else the bytes are
-built from its events. Either way a client sees one order: role, thinking, answer, tool calls, then one last chunk with
-`finish_reason` and usage on it, then `[DONE]`. A host that says its usage elsewhere is brought into that form, which
-is why the last chunk waits until usage, another chunk or the end has come.
+A frame's own bytes are handed on where they can be (`verbatim`), so that unknown fields survive, under the name that
+was asked for (names.py); else the bytes are built from its events. Either way a client sees one order: role, thinking,
+answer, tool calls, then one last chunk with `finish_reason` and usage on it, then `[DONE]`. A host that says its usage
+elsewhere is brought into that form, which is why the last chunk waits until usage, another chunk or the end has come.
 
 Whether the client streams is the call's; whether the host did does not matter here. Sources: PROVIDERS 1.4, 1.5, 6.
 """
@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 
 from moonpool.dialects.base import Encoder, Identity
-from moonpool.dialects.chunks import Chunks, Names, tool_call_id
-from moonpool.dialects.sse import DONE, dumps, event, safe
+from moonpool.dialects.chunks import Chunks
+from moonpool.dialects.names import name_of, settle, swap
+from moonpool.dialects.sse import DONE, event, safe
 from moonpool.dialects.usage import write_usage
+from moonpool.dialects.whole import Whole
 from moonpool.words import (
-    CHAT,
     Call,
-    Failed,
     Finished,
+    Found,
     Frame,
     Metered,
     Operation,
@@ -41,24 +41,9 @@ _read: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 def make_encoder(call: Call, identity: Identity, verbatim: bool, switches: Mapping[str, str]) -> Encoder:
     if not call.stream:
-        return _Whole(call.operation, identity, verbatim)
+        return Whole(call.operation, identity, verbatim)
     apart = call.include_usage and switches.get("usage") == "chunk"
     return _Stream(call.operation, identity, verbatim, call.include_usage, apart)
-
-
-def _names(identity: Identity, started: Started | None, verbatim: bool) -> Names:
-    """What the answer is called: by the host where its own bytes are handed on, by us otherwise."""
-    if started is None:
-        return Names(identity.id, identity.created, identity.model, identity.fingerprint)
-    fingerprint = identity.fingerprint if identity.fingerprint is not None else started.fingerprint
-    if not verbatim:
-        return Names(identity.id, identity.created, identity.model, fingerprint)
-    return Names(
-        started.id or identity.id,
-        started.created if started.created is not None else identity.created,
-        started.model or identity.model,
-        started.fingerprint if started.fingerprint is not None else identity.fingerprint,
-    )
 
 
 class _Stream:
@@ -68,8 +53,8 @@ class _Stream:
     """
 
     __slots__ = (
-        "_apart", "_chunks", "_finished", "_held", "_identity", "_include", "_operation", "_running", "_sent",
-        "_thinking", "_usage", "_usage_sent", "_verbatim",
+        "_apart", "_chunks", "_finished", "_held", "_identity", "_include", "_old", "_operation", "_ours", "_running",
+        "_sent", "_thinking", "_usage", "_usage_sent", "_verbatim",
     )  # fmt: skip
 
     def __init__(self, operation: Operation, identity: Identity, verbatim: bool, include: bool, apart: bool) -> None:
@@ -79,6 +64,7 @@ class _Stream:
         self._include = include
         self._apart = apart
         self._chunks: Chunks | None = None
+        self._old = self._ours = b""  # the host's name for the model as it stands in its bytes, and what goes there
         self._sent = False  # whether bytes of the host's own went out
         self._thinking = False
         self._finished = False
@@ -96,6 +82,10 @@ class _Stream:
                 if kind is Text or kind is Reasoning or kind is ToolCall:
                     if kind is Reasoning:
                         self._thinking = True
+                    if self._old:
+                        raw = raw.replace(self._old, self._ours, 1)
+                        if raw == frame.raw:
+                            return self._build(frame)
                     self._sent = True
                     if not self._include and raw.endswith(_NULL_USAGE):
                         raw = raw[: -len(_NULL_USAGE)] + b"}\n\n"
@@ -123,8 +113,10 @@ class _Stream:
         if self._chunks is None:
             first = frame.events[0] if frame is not None and frame.events else None
             started = first if type(first) is Started else None
-            names = _names(self._identity, started, self._verbatim)
+            names = settle(self._identity, started, self._verbatim)
             self._chunks = Chunks(self._operation, names, self._include)
+            if self._verbatim and frame is not None:
+                self._old, self._ours = swap(frame.raw, name_of(started), names.model)
         return self._chunks
 
     def _hand_on(self, frame: Frame) -> bytes:
@@ -133,6 +125,10 @@ class _Stream:
         raw, events = frame.raw, frame.events
         if not events and raw.startswith(DONE):
             return b""
+        if self._old:
+            raw = raw.replace(self._old, self._ours, 1)
+            if raw == frame.raw:
+                return self._build(frame)
         usage: Usage | None = None
         finished = says = False
         for piece in events:
@@ -215,6 +211,9 @@ class _Stream:
             elif kind is ToolCall:
                 out.append(self._release(None))
                 out.append(chunks.tool_call(piece))  # type: ignore[arg-type]
+            elif kind is Found:
+                out.append(self._release(None))
+                out.append(chunks.found(piece, self._verbatim))  # type: ignore[arg-type]
             elif kind is Metered:
                 self._usage = piece.usage  # type: ignore[union-attr]
                 metered = True
@@ -226,157 +225,3 @@ class _Stream:
         if self._held is not None and (self._apart or (metered and not (finished and self._running))):
             out.append(self._release(None if self._apart else self._usage))
         return b"".join(out)
-
-
-class _Candidate(Struct):
-    """What one candidate has said so far. `reasoning` None: nothing was thought."""
-
-    content: list[str]
-    reasoning: list[str] | None = None
-    tool_calls: list[list[str]] = []
-    logprobs: Any = None
-    reason: str = ""
-
-
-class _Whole:
-    """An encoder (dialects.base) for a client that reads one JSON body."""
-
-    __slots__ = (
-        "_body",
-        "_candidates",
-        "_fresh",
-        "_identity",
-        "_operation",
-        "_started",
-        "_unread",
-        "_usage",
-        "_verbatim",
-    )
-
-    def __init__(self, operation: Operation, identity: Identity, verbatim: bool) -> None:
-        self._operation = operation
-        self._identity = identity
-        self._verbatim = verbatim
-        self._candidates: dict[int, _Candidate] = {}
-        self._started: Started | None = None
-        self._usage: Usage | None = None
-        self._body = b""
-        self._fresh = True
-        self._unread: Frame | None = None
-
-    def feed(self, frame: Frame) -> bytes:
-        if self._fresh and self._verbatim and frame.raw and not frame.raw.startswith((b"data:", b":")):
-            # All of a host's whole answer, as a rule: what it says is looked at when something else comes too.
-            self._fresh, self._unread, self._body = False, frame, frame.raw
-            return b""
-        self._fresh = False
-        if self._unread is not None:
-            self._read(self._unread)
-            self._unread = None
-        self._read(frame)
-        if self._body:
-            metered = all(type(piece) is Metered for piece in frame.events)
-            self._body = self._metered_body() if metered and self._usage is not None else b""
-        return b""
-
-    def _read(self, frame: Frame) -> None:
-        for piece in frame.events:
-            kind = type(piece)
-            if kind is Started:
-                self._started = self._started or piece  # type: ignore[assignment]
-            elif kind is Metered:
-                self._usage = piece.usage  # type: ignore[union-attr]
-            elif kind is not Failed:
-                self._add(piece)  # type: ignore[arg-type]
-
-    def finish(self) -> bytes:
-        if self._body:
-            return self._body
-        chat = self._operation == CHAT
-        names = _names(self._identity, self._started, self._verbatim)
-        choices = [
-            self._chat_choice(index, said) if chat else _completion_choice(index, said)
-            for index, said in sorted((self._candidates or {0: _Candidate([])}).items())
-        ]
-        usage = None if self._usage is None else write_usage(self._usage, self._has_thought())
-        return dumps(
-            {
-                "id": names.id,
-                "object": "chat.completion" if chat else "text_completion",
-                "created": names.created,
-                "model": names.model,
-                "choices": choices,
-                "usage": usage,
-                "system_fingerprint": names.fingerprint,
-            }
-        )
-
-    def _has_thought(self) -> bool:
-        return any(said.reasoning is not None for said in self._candidates.values())
-
-    def _metered_body(self) -> bytes:
-        """The host's own body with a usage that was found out afterwards."""
-        assert self._usage is not None
-        return dumps({**_read(self._body), "usage": write_usage(self._usage, self._has_thought())})
-
-    def _add(self, piece: Text | Reasoning | ToolCall | Finished) -> None:
-        said = self._candidates.get(piece.index)
-        if said is None:
-            said = self._candidates[piece.index] = _Candidate([])
-        if type(piece) is Text:
-            said.content.append(piece.text)
-            said.logprobs = _joined(said.logprobs, piece.logprobs)
-        elif type(piece) is Reasoning:
-            if said.reasoning is None:
-                said.reasoning = []
-            said.reasoning.append(piece.text)
-            said.logprobs = _joined(said.logprobs, piece.logprobs)
-        elif type(piece) is Finished:
-            said.reason = piece.reason
-        elif type(piece) is ToolCall:
-            calls = said.tool_calls
-            while len(calls) <= piece.slot:
-                calls.append(["", "", ""])
-            call = calls[piece.slot]
-            call[0] = call[0] or piece.id or ""
-            call[1] = call[1] or piece.name or ""
-            call[2] += piece.arguments
-
-    def _chat_choice(self, index: int, said: _Candidate) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(said.content)}
-        if said.reasoning is not None:
-            message["reasoning_content"] = "".join(said.reasoning)
-        if said.tool_calls:
-            message["tool_calls"] = [
-                {
-                    "index": slot,
-                    "id": call_id or tool_call_id(self._identity.id, slot),
-                    "type": "function",
-                    "function": {"name": name, "arguments": arguments},
-                }
-                for slot, (call_id, name, arguments) in enumerate(said.tool_calls)
-            ]
-        reason = said.reason or ("tool_calls" if said.tool_calls else "stop")
-        return {"index": index, "message": message, "logprobs": said.logprobs, "finish_reason": reason}
-
-
-def _completion_choice(index: int, said: _Candidate) -> dict[str, Any]:
-    return {
-        "text": "".join(said.content),
-        "index": index,
-        "logprobs": said.logprobs,
-        "finish_reason": said.reason or "stop",
-    }
-
-
-def _joined(logprobs: Any, more: Any) -> Any:
-    """Log probabilities of one candidate: lists are joined, member by member."""
-    if logprobs is None or more is None:
-        return more if logprobs is None else logprobs
-    if type(logprobs) is not dict or type(more) is not dict:
-        return more
-    joined = dict(logprobs)
-    for name, value in more.items():
-        before = joined.get(name)
-        joined[name] = before + value if type(before) is list and type(value) is list else value
-    return joined

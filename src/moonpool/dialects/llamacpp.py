@@ -23,6 +23,7 @@ class LlamaCpp(OpenAI):
 
     name = "llamacpp"
     family = "llamacpp"
+    by_name = False
 
     def render_call(self, call: Call, target: Target) -> Outbound:
         """The first pass. Raises Problem for what no grammar can enforce."""

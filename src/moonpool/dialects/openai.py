@@ -1,6 +1,6 @@
 """The family's plain flavour: hosts that speak OpenAI's Chat Completions and legacy Completions, and no more.
 
-A flavour overrides what differs: where a request goes (`_path`), what its error texts mean (`texts`), which tools the
+A flavour overrides what differs: where a request goes (`_path`), its table of errors (`rows`), which tools the
 service executes itself (`grammar`). Everything else is the family's: request.py, decode.py, encode.py, problems.py.
 """
 
@@ -13,6 +13,7 @@ from moonpool.dialects import problems
 from moonpool.dialects.base import Decoder, Encoder, Identity
 from moonpool.dialects.decode import Decoder as FamilyDecoder
 from moonpool.dialects.encode import make_encoder
+from moonpool.dialects.problems import Row
 from moonpool.dialects.request import Grammar
 from moonpool.dialects.sse import dumps
 from moonpool.errors import Problem
@@ -30,8 +31,10 @@ class OpenAI:
 
     name: str = "openai"
     family: str = "openai"
+    by_name: ClassVar[bool] = True
+    """Whether such a host picks the model by its name in the request."""
     grammar: ClassVar[Grammar] = Grammar()
-    texts: ClassVar[tuple[tuple[str, str], ...]] = (("maximum context length", "caller.too_long"),)
+    rows: ClassVar[tuple[Row, ...]] = (Row(0, "", None, "maximum context length", "caller.too_long"),)
 
     def parse_call(self, operation: Operation, raw: bytes, call_id: str) -> Call:
         return self.grammar.parse(operation, raw, call_id)
@@ -60,10 +63,27 @@ class OpenAI:
         return make_encoder(call, identity, verbatim, switches)
 
     def parse_problem(self, status: int, headers: Headers, body: bytes) -> Problem:
-        return problems.read_problem(status, headers, body, self.texts)
+        return problems.read_problem(status, headers, body, self.rows)
 
     def render_problem(self, problem: Problem, *, in_stream: bool) -> bytes:
-        return problems.render_problem(problem, in_stream=in_stream)
+        """In the words of the flavour's table; CONTRACT 5's where it has none."""
+        row = problems.find_row(problem, self.rows)
+        if row is None:
+            return problems.render_problem(problem, in_stream=in_stream)
+        return problems.write(self._error(row, problems.sentence(row, problem)), in_stream=in_stream)
+
+    def _error(self, row: Row, message: str) -> Mapping[str, Any]:
+        """The members of an error as the flavour writes them."""
+        return {"message": message, "type": row.type, "param": None, "code": row.code}
+
+    def status_of(self, problem: Problem) -> int:
+        row = problems.find_row(problem, self.rows)
+        return problem.status if row is None else row.status
+
+    def read_balance(self, told: Mapping[str, Any]) -> tuple[str, bool] | None:
+        """What the host says is left, for people, and whether that is too little to go on; None where it says nothing
+        of it. `told`: the decoded answers to those paths of `Host.balance` that had one."""
+        return None
 
 
 def option(target: Target, name: str, default: Any) -> Any:

@@ -1,8 +1,10 @@
-"""What does an error mean, on either side? A host's refusal becomes a Problem, a Problem becomes the client's bytes.
+"""What does an error mean, on either side? A host's refusal becomes a Problem, a Problem becomes bytes.
 
-Statuses alone are wrong too often, so a refusal is read in this order: its own code, its text where the host gives no
-code, its status. Whose fault it is decides what the client hears: a host that refuses *our* key or balance is our
-fault, never the client's 401 or 402. Nothing shaped like a key leaves this file.
+A flavour has one table (`Row`) that serves both ways: what a host said is found in it, and who plays that host finds
+the host's words in it. Statuses alone are wrong too often, so a refusal is read in this order: the flavour's table
+(status, code and text), a code that many hosts share, the status. Whose fault it is decides what the client hears: a
+host that refuses *our* key or balance is our fault, never the client's 401 or 402. Nothing shaped like a key leaves
+this file.
 
 Sources: PROVIDERS 1.6 and 7 (bodies), 8 rule 5; RELIABILITY cases 28 and 29; CONTRACT 5.
 """
@@ -25,8 +27,48 @@ RETRY_AFTER_MAX_S: Final = 120.0
 _MESSAGE_MAX: Final = 2000
 _SECRET: Final = re.compile(r"\b(sk|Bearer)[-_ ][A-Za-z0-9_*-]{6,}")
 
-Texts = Iterable[tuple[str, str]]
-"""(part of a message in lower case, our code), for hosts that give no code of their own."""
+_BLANK: Final = re.compile(r"\{message(?::([^}]*))?\}")
+
+
+class Row(Struct, frozen=True):
+    """An error as one provider writes it. `meaning` is our code, from where the provider stands: its client's key
+    that it does not know is an `account.invalid_key` there.
+
+    `text` is its sentence; what a problem has to say itself goes where `{message}` stands, and `{message:so}` is "so"
+    where it has nothing to say. A row is read where its status, its code (numbers are their digits; None is any) and
+    every part of its text are found. Status 0: the row is for reading only, whatever the status (below 500 where it
+    has no code), and its `type` must be found too unless it is "".
+    """
+
+    status: int
+    type: str
+    code: str | int | None
+    text: str
+    meaning: str
+
+
+# What a provider says of its client is what we hear of ourselves; other codes mean the same from both sides.
+_HEARD: Final[Mapping[str, str]] = {
+    "caller.malformed": "upstream.refused",
+    "caller.invalid_value": "upstream.refused",
+    "caller.unsupported": "upstream.refused",
+    "caller.unknown_model": "upstream.failed",  # it speaks of our name for it, not of the client's
+    "account.invalid_key": "upstream.credentials",
+    "account.no_quota": "upstream.unpaid",
+    "account.concurrency": "upstream.busy",
+    "platform.queue_full": "upstream.busy",
+    "platform.overloaded": "upstream.busy",
+    "platform.stopping": "upstream.busy",
+    "platform.storage": "upstream.busy",
+    "platform.model_failed": "upstream.busy",
+    "platform.fault": "upstream.failed",
+}
+
+
+def heard(meaning: str) -> str:
+    """Our code for what a provider says with `meaning`."""
+    return _HEARD.get(meaning, meaning)
+
 
 _CODES: Final[Mapping[str, str]] = {
     "context_length_exceeded": "caller.too_long",
@@ -87,34 +129,61 @@ def read_refusal(body: bytes) -> Refusal:
         _clean(message if type(message) is str else dumps(message).decode()),
         _word(error.get("type")),
         _word(error.get("code")),
-        param[:200] if type(param) is str else None,
+        param[:200] or None if type(param) is str else None,
     )
 
 
-def read_problem(status: int, headers: Headers, body: bytes, texts: Texts = ()) -> Problem:
+def read_problem(status: int, headers: Headers, body: bytes, rows: Iterable[Row] = ()) -> Problem:
     """What an error answer means; `status` 200 stands for an error inside an answer that had begun well."""
     refusal = read_refusal(body)
+    row = next((row for row in rows if _fits(row, status, refusal)), None)
     if status == 200:
-        status = _status_of(refusal)
+        status = _status_of(refusal) if row is None or not row.status else row.status
     detail = f"host: {status} {refusal.type} {refusal.code}: {refusal.message[:300]}"
-    code = _CODES.get(refusal.code.lower()) or _CODES.get(refusal.type.lower())
-    if code is None and status < 500:
-        lower = refusal.message.lower()
-        code = next((found for part, found in texts if part in lower), None)
+    if row is not None:
+        code = heard(row.meaning)
+    else:
+        code = _CODES.get(refusal.code.lower()) or _CODES.get(refusal.type.lower()) or _by_status(status)
+    if code == "upstream.busy":
+        return Problem(code, detail=detail, retry_after_s=retry_after(headers))
+    if code == "upstream.refused":
+        return Problem(code, refusal.message or None, param=refusal.param, detail=detail)
     if code == "upstream.content_risk":
         return Problem(code, refusal.message or None, detail=detail)
-    if code is not None:
-        return Problem(code, detail=detail)
+    return Problem(code, detail=f"host: status {status}" if code == "upstream.nonsense" else detail)
+
+
+def _by_status(status: int) -> str:
     if status in _OURS:
-        return Problem(_OURS[status], detail=detail)
+        return _OURS[status]
     if status in (429, 503):
-        return Problem("upstream.busy", detail=detail, retry_after_s=retry_after(headers))
+        return "upstream.busy"
     if status in (400, 413, 415, 422):
-        return Problem("upstream.refused", refusal.message or None, param=refusal.param, detail=detail)
+        return "upstream.refused"
     if 200 <= status < 300:
-        return Problem("upstream.nonsense", detail=f"host: status {status}")
+        return "upstream.nonsense"
     # Also 404, 405 and redirects: they speak of our address or model name, not of the client's request.
-    return Problem("upstream.failed", detail=detail)
+    return "upstream.failed"
+
+
+def _fits(row: Row, status: int, refusal: Refusal) -> bool:
+    parts = _parts(row.text)
+    if row.code is None and not parts and status == 200:
+        # Inside an answer the status is not known; what is left of such a row is its type.
+        return bool(row.type) and row.type == refusal.type
+    if row.status:
+        if status not in (row.status, 200):
+            return False
+    elif (row.type and row.type != refusal.type) or (row.code is None and status >= 500):
+        return False
+    if row.code is not None and str(row.code).lower() != refusal.code.lower():
+        return False
+    return all(part in refusal.message.lower() for part in parts)
+
+
+def _parts(text: str) -> list[str]:
+    """What stands around the blank of a row's text, in lower case."""
+    return [part.lower() for part in _BLANK.sub("\0", text).split("\0") if part.strip()]
 
 
 def retry_after(headers: Headers) -> float | None:
@@ -147,8 +216,35 @@ def _clean(message: str) -> str:
     return _SECRET.sub(r"\1-…", message[:_MESSAGE_MAX])
 
 
+def find_row(problem: Problem, rows: Iterable[Row]) -> Row | None:
+    """How a provider would say it: the row that means it, else one that its client would hear alike."""
+    said = [row for row in rows if row.status]
+    return next(
+        (row for row in said if row.meaning == problem.code),
+        next((row for row in said if heard(row.meaning) == heard(problem.code)), None),
+    )
+
+
+def sentence(row: Row, problem: Problem) -> str:
+    """The provider's sentence. A message that is in the provider's words already stands as it is."""
+    own = "" if problem.message == problem.row.sentence else problem.message
+    lower = own.lower()
+    if own and all(part in lower for part in _parts(row.text)):
+        return own
+    if row.text == "{message}":
+        return problem.message
+    return _BLANK.sub(lambda blank: own or blank[1] or "", row.text)
+
+
 def render_problem(problem: Problem, *, in_stream: bool) -> bytes:
     """CONTRACT 5's body, or in a stream the event after which nothing follows: SDKs raise on it."""
     row = problem.row
-    body = {"error": {"message": problem.message, "type": row.type, "param": problem.param, "code": row.wire_code}}
+    return write(
+        {"message": problem.message, "type": row.type, "param": problem.param, "code": row.wire_code},
+        in_stream=in_stream,
+    )
+
+
+def write(error: Mapping[str, Any], *, in_stream: bool) -> bytes:
+    body = {"error": error}
     return event(body) if in_stream else dumps(body)

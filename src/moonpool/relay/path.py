@@ -155,7 +155,7 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
             dialect = platform.dialects[target.host.dialect]
             trip.dispatch(target, goes_on=seam is not None)
             if seam is None or encoder is None:
-                verbatim = target.model == call.model and dialect.family == client.family
+                verbatim = dialect.family == client.family
                 encoder = client.encoder(call, identity, verbatim, reply.switches)
             transport = platform.transports[target.host.transport]
             attempt = Attempt(trip, reply, asked, permit, dialect, transport, encoder, seam)

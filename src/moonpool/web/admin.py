@@ -25,11 +25,11 @@ from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
 from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys
+from moonpool.web import host_check
 from moonpool.web.ops import unready
-from moonpool.words import Account, Headers, Host, Key, Outbound
+from moonpool.words import Account, Host, Key
 
 BASE: Final = "/admin/v1"
-CHECK_S: Final = 15.0
 _BODY_BYTES_MAX: Final = 1 << 20
 
 SWITCHES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -52,6 +52,8 @@ class Desk(Protocol):
     def keys(self) -> Keys: ...
     @property
     def transports(self) -> Mapping[str, Any]: ...
+    @property
+    def dialects(self) -> Mapping[str, Any]: ...
     @property
     def clock(self) -> Callable[[], float]: ...
     @property
@@ -261,6 +263,7 @@ def _host_row(host: Host) -> dict[str, object]:
         "base_url": host.base_url,
         "has_key": bool(host.api_key),
         "concurrency": host.concurrency,
+        "concurrency_by_model": dict(host.concurrency_by_model),
     }
 
 
@@ -271,81 +274,15 @@ async def list_hosts(desk: Desk, _: Ask) -> Answer:
 
 
 async def check_hosts(desk: Desk, ask: Ask) -> Answer:
-    """Ask each host, or the one named, for its list of models. A host that fails is an answer, no Problem."""
+    """Ask each host, or the one named, what it serves and what is left there, and say what to do. A host that fails is
+    an answer, no Problem."""
     hosts: Sequence[Host] = desk.catalogue.hosts()
     if "host" in ask.query:
         name = ask.query["host"]
         hosts = [host for host in hosts if host.name == name]
         if not hosts:
             raise Problem("caller.invalid_value", f"There is no host {name!r}.", param="host")
-    return 200, {"data": await asyncio.gather(*(_check(desk, host) for host in hosts))}
-
-
-class _Gather:
-    """A Sink that keeps a short answer whole."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.body = bytearray()
-        # A future and no Later: its end may come from within another task, which cannot step into ours.
-        self.over: asyncio.Future[Problem | None] = asyncio.get_running_loop().create_future()
-
-    def head(self, status: int, headers: Headers) -> None:
-        self.status = status
-
-    def data(self, chunk: bytes) -> None:
-        if len(self.body) < _BODY_BYTES_MAX:
-            self.body += chunk
-
-    def alive(self) -> None: ...
-
-    def end(self, problem: Problem | None) -> None:
-        self.over.set_result(problem)
-
-
-async def _check(desk: Desk, host: Host) -> dict[str, object]:
-    began = asyncio.get_running_loop().time()
-    if host.transport == "http":
-        ok, says = await _ask_for_models(desk, host)
-    else:
-        embedded = desk.parts().get("embedded")
-        ok = embedded is None or embedded["state"] == "ready"
-        says = "runs inside the server" if embedded is None else f"is {embedded['state']}"
-    took_s = round(asyncio.get_running_loop().time() - began, 3)
-    return {"name": host.name, "ok": ok, "says": says, "took_s": took_s}
-
-
-async def _ask_for_models(desk: Desk, host: Host) -> tuple[bool, str]:
-    transport = desk.transports.get(host.transport)
-    if transport is None:
-        return False, f"there is no transport {host.transport!r}"
-    # A check that an operator waits for: no longer than CHECK_S, whatever the host is allowed for answers.
-    hurried = msgspec.structs.replace(host, first_s=min(host.first_s, CHECK_S), total_s=CHECK_S)
-    sink = _Gather()
-    transport.send(hurried, Outbound("/models", method="GET"), sink)
-    problem = await sink.over
-    if problem is not None:
-        return False, " ".join(filter(None, (problem.message, problem.detail)))
-    if sink.status in {401, 403}:
-        return (
-            False,
-            f"refuses the API key (status {sink.status})"
-            if host.api_key
-            else f"wants an API key (status {sink.status})",
-        )
-    if sink.status in {404, 405, 501}:
-        return True, f"answers, but has no list of models (status {sink.status})"
-    if sink.status != 200:
-        return False, f"answers with status {sink.status}"
-    try:
-        count = len(msgspec.json.decode(bytes(sink.body), type=_Listing).data)
-    except msgspec.DecodeError:
-        return False, "answers with something that is no list of models: is the base URL right?"
-    return True, f"serves {count} models"
-
-
-class _Listing(Struct):
-    data: list[Any]
+    return 200, {"data": await asyncio.gather(*(host_check.check(desk, host) for host in hosts))}
 
 
 # The whole
@@ -378,7 +315,7 @@ ROUTES: Final = (
     Route("GET", "/models", list_models, "List the models of the catalogue."),
     Route("GET", "/models/{name}", show_model, "Show all that holds for one model."),
     Route("GET", "/hosts", list_hosts, "List the hosts in use."),
-    Route("POST", "/hosts/check", check_hosts, "Ask hosts for their models.", query=("host",)),
+    Route("POST", "/hosts/check", check_hosts, "Ask hosts for their models and balance.", query=("host",)),
     Route("GET", "/totals", totals, "What the ledger says in sum."),
     Route("GET", "/status", status, "How the server is."),
 )

@@ -214,7 +214,7 @@ PRICE = {"valid_from": datetime.date(2026, 1, 1), "prompt_miss": "2", "prompt_hi
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     # the operator's tables; key; a part of the sentence
     ({"hosts": {"mine": {"base_ur": "x"}}}, "hosts.mine.base_ur", "did you mean base_url?"),
-    ({"hosts": {"mine": {**MINE, "dialect": "klingon"}}}, "hosts.mine.dialect", "there is: deepseek, openai, llamacpp"),
+    ({"hosts": {"mine": {**MINE, "dialect": "klingon"}}}, "hosts.mine.dialect", "there is: deepseek, lkeap, tokenhub"),
     ({"hosts": {"mine": {**MINE, "dialect": "deepsek"}}}, "hosts.mine.dialect", "did you mean deepseek?"),
     ({"hosts": {"mine": {"dialect": "openai"}}}, "hosts.mine.base_url", "begins with http"),
     ({"hosts": {"mine": {**MINE, "base_url": "ftp://x"}}}, "hosts.mine.base_url", "begins with http"),

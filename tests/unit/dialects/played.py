@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from moonpool.dialects import DIALECTS
+from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.dialects.base import Identity
 from moonpool.errors import Problem
 from moonpool.words import (
@@ -27,7 +27,6 @@ from moonpool.words import (
 )
 from transcripts.loader import Transcript
 
-CLIENT = DIALECTS["deepseek"]
 OURS = Identity("00000000-0000-4000-8000-000000000001", 1700000000, "", None)
 
 
@@ -107,7 +106,7 @@ def plain(events: list[Event], problem: Problem | None) -> list[Any]:
     found: list[Any] = []
     for event in events:
         if type(event) is not Failed:
-            members = msgspec.to_builtins(event)
+            members = msgspec.json.decode(msgspec.json.encode(event))
             quiet = {
                 field.name: field.default
                 for field in msgspec.structs.fields(type(event))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moonpool.dialects import DIALECTS
 from moonpool.dialects.base import Identity
-from moonpool.words import Call, Event, Finished, Frame, Metered, Reasoning, Started, Text, ToolCall, Usage
+from moonpool.words import Call, Event, Finished, Found, Frame, Metered, Reasoning, Started, Text, ToolCall, Usage
 
 CLIENT = DIALECTS["deepseek"]
 OURS = Identity("ours", 7, "asked-for", "fp_ours")
@@ -100,6 +100,107 @@ def test_names() -> None:
     encoder = CLIENT.encoder(WHOLE, silent, False, {})
     encoder.feed(Frame(b"", (started, Text("a"), Finished("stop"))))
     assert json.loads(encoder.finish())["system_fingerprint"] == "fp_theirs"
+
+
+def _own(model: str, blank: str = "", **choice: Any) -> bytes:
+    """A host's own chunk with a member that nobody knows; `blank` stands between its name's key and value."""
+    head = f'{{"id":"h","model":{blank}{json.dumps(model)},"x":1,"choices":['
+    return f"data: {head}{json.dumps({'index': 0, **choice})}]}}\n\n".encode()
+
+
+def _their_stream(model: str, blank: str = "") -> list[Frame]:
+    """Three chunks of a host that calls the model `model`, whose text speaks of it too."""
+    says = f'"model":"{model}"'
+    return [
+        Frame(_own(model, blank, delta={"content": says}), (Started("h", model), Text(says))),
+        Frame(_own(model, blank, delta={"content": says}), (Text(says),)),
+        Frame(_own(model, blank, delta={}, finish_reason="stop"), (Finished("stop"), Metered(USAGE))),
+    ]
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_the_name_that_was_asked_for(blank: str) -> None:
+    """A host's own bytes go on under the client's name for the model, and nothing else in them changes."""
+    raw = encode(STREAM, _their_stream("their-model", blank), verbatim=True)
+    found = chunks(raw)
+    assert {(chunk["id"], chunk["model"], chunk["x"]) for chunk in found} == {("h", "asked-for", 1)}
+    assert deltas(raw)[1] == {"content": '"model":"their-model"'}
+    body = b'{"id":"h","model":%b"their-model","x":1,"choices":[]}' % blank.encode()
+    assert encode(WHOLE, [Frame(body, (Started("h", "their-model"), Text("a")))], verbatim=True) == body.replace(
+        b"their-model", b"asked-for"
+    )
+
+
+def test_frames_that_do_not_begin_alike() -> None:
+    """The name is found wherever it stands, in each frame anew: behind another time, or behind the text."""
+    name = b'"model":"their-model"'
+    tail = b'"choices":[{"index":0,"delta":{"content":"a"}}]'
+    heads = [b'{"created":%d,' % at + name + b"," + tail + b"}" for at in range(20)]
+    raws = [*heads, b"{" + tail + b"," + name + b"}", heads[0], heads[19]]
+    frames = [Frame(b"data: " + raw + b"\n\n", (Text("a"),)) for raw in raws]
+    frames[0] = Frame(frames[0].raw, (Started("h", "their-model"), Text("a")))
+    raw = encode(STREAM, [*frames, _their_stream("their-model")[2]], verbatim=True)
+    expected = b"".join(frame.raw for frame in frames).replace(b"their-model", b"asked-for")
+    assert raw.startswith(expected)
+
+
+def test_one_name_costs_nothing() -> None:
+    """Where host and client call the model alike a frame goes on as the very bytes that came."""
+    encoder = CLIENT.encoder(STREAM, OURS, True, {})
+    frames = _their_stream("asked-for")
+    encoder.feed(frames[0])
+    assert encoder.feed(frames[1]) is frames[1].raw
+    body = b'{"model":"asked-for"}'
+    whole = CLIENT.encoder(WHOLE, OURS, True, {})
+    whole.feed(Frame(body, (Started("h", "asked-for"), Text("a"))))
+    assert whole.finish() is body
+
+
+def test_a_name_that_stands_elsewhere() -> None:
+    """Where the host's name is not found as it should stand, the bytes are built: our name, and no unknown members."""
+    for frames in (
+        _their_stream("their-model", "  "),
+        [_their_stream("their-model")[0], *_their_stream("m", "  ")[1:]],
+    ):
+        found = chunks(encode(STREAM, frames, verbatim=True))
+        assert {chunk["model"] for chunk in found} == {"asked-for"}
+        assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in found).count("model") >= 2
+        assert (found[-1]["choices"][0]["finish_reason"], found[-1]["usage"]["total_tokens"]) == ("stop", 25)
+    whole = Frame(b'{"model" :"their-model","x":1}', (Started("h", "their-model"), Text("a"), Finished("stop")))
+    value = json.loads(encode(WHOLE, [whole], verbatim=True))
+    assert (value["model"], value["choices"][0]["message"]["content"]) == ("asked-for", "a")
+    assert "x" not in value
+
+
+@pytest.mark.parametrize("verbatim", [True, False])
+def test_a_searched_answer_says_so_in_its_name(verbatim: bool) -> None:
+    """CONTRACT 4: the name ends in -aisearch when the host's does, under whichever name the host serves it."""
+    found = chunks(encode(STREAM, _their_stream("their-model-0324-aisearch"), verbatim=verbatim))
+    assert {chunk["model"] for chunk in found} == {"asked-for-aisearch"}
+
+
+RESULT = {"index": 1, "url": "https://example.com/", "name": "Example", "published_time": 1700000000}
+
+
+@pytest.mark.parametrize("events", [(Found((RESULT,)), Reasoning("r")), (Reasoning("r"), Found((RESULT,)))])
+def test_search_results(events: tuple[Event, ...]) -> None:
+    """In a stream a delta of their own behind the role, in a whole answer a member of the message (CONTRACT 4)."""
+    said = (Started(), *events, Text("a"), Finished("stop"))
+    found = deltas(built(STREAM, *said))
+    assert found[0]["role"] == "assistant"
+    assert [delta["search_results"] for delta in found if "search_results" in delta] == [[RESULT]]
+    message = json.loads(built(WHOLE, *said))["choices"][0]["message"]
+    assert message == {
+        "role": "assistant", "content": "a", "reasoning_content": "r", "search_results": [RESULT],
+    }  # fmt: skip
+
+
+def test_search_results_before_handed_on_bytes() -> None:
+    """Results that had to be built are not lost when the host's own bytes go on behind them."""
+    frames = [Frame(b"", (Started("h", "asked-for"), Found((RESULT,)))), *_their_stream("asked-for")[1:]]
+    found = deltas(encode(STREAM, frames, verbatim=True))
+    assert found[0]["role"] == "assistant"
+    assert found[1] == {"search_results": [RESULT]}
 
 
 def test_the_form_waits_for_what_comes_first() -> None:

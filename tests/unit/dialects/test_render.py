@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moonpool.dialects import DIALECTS
+from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.dialects.problems import retry_after
 from moonpool.errors import ERRORS, Problem
 from moonpool.words import Call, Host, Target
@@ -74,14 +74,14 @@ def test_dropped_fields() -> None:
 def test_every_error_has_the_one_shape(code: str) -> None:
     """CONTRACT 5: message, type, param, code; whole as a body, in a stream as one event with nothing behind it."""
     problem = Problem(code, "line one\n\ndata: [DONE]\u2028", param="messages[0].role")
-    body = DEEPSEEK.render_problem(problem, in_stream=False)
+    body = CLIENT.render_problem(problem, in_stream=False)
     row = ERRORS[code]
     assert json.loads(body) == {
         "error": {
             "message": problem.message, "type": row.type, "param": "messages[0].role", "code": row.wire_code,
         }
     }  # fmt: skip
-    raw = DEEPSEEK.render_problem(problem, in_stream=True)
+    raw = CLIENT.render_problem(problem, in_stream=True)
     assert raw.startswith(b'data: {"error":')
     assert raw.endswith(b"}\n\n")
     assert len(raw.decode().rstrip("\n").splitlines()) == 1

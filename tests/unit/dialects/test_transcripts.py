@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.words import Usage
 from strategies import slicings
 from transcripts.loader import HERE, Transcript, transcripts
 from unit.dialects.played import Played, call_of, names_of, plain, play
 
 ALL = transcripts()
+FLAVOURS = [name for name, dialect in DIALECTS.items() if dialect.family == CLIENT.family]
 CANONICAL = [transcript for transcript in ALL if transcript.canonical]
 
 
@@ -75,9 +77,27 @@ def test_a_stream_cut_anywhere_is_settled(transcript: Transcript, data: st.DataO
 
 def test_every_folder_is_whole() -> None:
     """Each scenario has all of its files, and every word of its request is accepted."""
-    for folder in sorted(path for family in ("deepseek", "openai") for path in (HERE / family).iterdir()):
+    for folder in sorted(path for family in FLAVOURS for path in (HERE / family).iterdir()):
         names = {path.name for path in folder.iterdir()}
         needed = {"about.md", "request.json", "response.http", "events.json", "client.deepseek", "usage.json"}
         assert needed <= names <= needed | {"client.built"}, folder
     for transcript in ALL:
         call_of(transcript)
+
+
+@pytest.mark.parametrize("dialect", FLAVOURS)
+def test_every_dialect_is_recorded(dialect: str) -> None:
+    """No flavour without a whole answer, a stream, a refused key and too many requests; those that are made of several
+    passes have their own folders and their own tests."""
+    shown = set()
+    for transcript in ALL:
+        if transcript.dialect == dialect:
+            name, members = transcript.events[-1]
+            streams = "event-stream" in transcript.headers.get("content-type", "")
+            shown.add(members["code"] if name == "Problem" else "stream" if streams else "whole")
+    assert {"whole", "stream", "upstream.credentials", "upstream.busy"} <= shown
+
+
+def test_every_folder_has_a_dialect() -> None:
+    """A folder that no dialect is called by would not be played at all."""
+    assert {path.name for path in HERE.iterdir() if path.is_dir() and path.name[0] not in "_."} <= set(DIALECTS)
