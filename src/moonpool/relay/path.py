@@ -159,7 +159,10 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
                 encoder = client.encoder(call, identity, verbatim, reply.switches)
             transport = platform.transports[target.host.transport]
             attempt = Attempt(trip, reply, asked, permit, dialect, transport, encoder, seam)
-            outcome = failure = await attempt.ended
+            failure = await attempt.ended
+            if failure is not None:
+                conceal(failure, target.host.api_key, call)  # before anybody writes it down
+            outcome = failure
         finally:
             permit.end(outcome, platform.monotonic())
         if seam is not None:
@@ -167,7 +170,6 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
         if failure is None:
             errand.learn(permit.place, trip.host_usage or trip.usage or _NOTHING, target.price, platform.monotonic())
             return
-        conceal(failure, target.host.api_key, call)
         if failure.code == "caller.gone" or (trip.first_at and trip.stream):
             trip.stage = stages.PUMP
             if seam is None or attempt.begun:
