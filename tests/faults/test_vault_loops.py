@@ -270,18 +270,20 @@ def test_never_for_another(restart: bool, tmp_path: Path) -> None:
     run(walk())
 
 
-def test_ids_that_we_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [MODEL, "called-otherwise"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_ids_that_we_made(stream: bool, name: str, tmp_path: Path) -> None:
     """Where the host names no ids, those that the client was given find the thinking."""
 
     async def walk() -> None:
-        served = [{"name": "host0", "model": "called-otherwise"}]
+        served = [{"name": "host0", "model": name}]
         async with platform(tmp_path, Strict(ids=False), hosts=served) as here, here.client() as client:
             messages: list[Any] = [{"role": "user", "content": _QUESTION}]
-            _, called, _ = await _ask(client, messages, True)
+            _, called, _ = await _ask(client, messages, stream)
             assert all(call_id for call_id, _, _ in called)
             # The question and the content are others than they were: only the ids are left to find it by.
             messages = [{"role": "user", "content": "(shortened)"}, *_plain("(none)", called)]
-            await _ask(client, messages, True)
+            await _ask(client, messages, stream)
             assert _thoughts(here.strict.seen[-1]) == [TURNS[0][0]]
 
     run(walk())
