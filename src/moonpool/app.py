@@ -29,8 +29,10 @@ from moonpool.relay.platform import Platform
 from moonpool.relay.reply import JSON, Reply, refuse
 from moonpool.relay.resume import Tapes
 from moonpool.relay.writer import Writer
-from moonpool.settings import ConfigError, Settings
+from moonpool.settings import ConfigError, Settings, secret
+from moonpool.state.base import VaultBounds
 from moonpool.state.memory import MemoryLimiter
+from moonpool.state.sealing import key_file
 from moonpool.state.sqlite import SqliteStore
 from moonpool.transports.base import Transport
 from moonpool.transports.http import HttpTransport
@@ -47,6 +49,7 @@ PULSE_S: Final = 1.0
 DESCRIPTORS_MAX: Final = 65_536
 RENEW_EVERY: Final = 5
 EXPIRE_EVERY: Final = 60
+VAULT_KEY_LENGTH: Final = 32
 _ADMIN: Final = "/admin/v1"
 
 
@@ -112,6 +115,7 @@ class App:
         self.platform: Platform
         self.embedded: LlamaTransport | None = None
         self.store = open_store(settings)
+        self._told = False
         self._pulse: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -124,6 +128,8 @@ class App:
         weights, facts = weights_of(settings)
         catalogue = build(settings, self.environ, facts)
         self.transports = self._transports(weights)
+        if settings.vault.enabled:
+            seal(settings, self.store, self.environ)
         await asyncio.gather(*(transport.start() for transport in self.transports.values()))
         await self.store.start()
         self.platform = Platform(
@@ -134,6 +140,7 @@ class App:
             transports=self.transports,
             books=self.store.books,
             keys=self.store.keys,
+            vault=self.store.vault,
             limiter=MemoryLimiter(),
             fleet=Fleet(settings.routing, time.monotonic, journal.note),
             meters=Meters(),
@@ -157,6 +164,7 @@ class App:
         self.first_key = await first_key(self.store)
         await self._listen()
         self._pulse = asyncio.create_task(self._beat())
+        self._tell_of_vault()
         journal.note("started", port=self.port, home=str(settings.home))
 
     async def stop(self) -> None:
@@ -246,6 +254,7 @@ class App:
         return {
             "store": self.store.trouble() or "ok",
             "embedded": self.embedded.status() if self.embedded is not None else None,
+            "vault": self.store.vault.status() if self.store.vault is not None else None,
             "ledger": self.store.books.totals().result(),
             "connections": {
                 "open": len(self.server.connections),
@@ -255,6 +264,13 @@ class App:
                 "cut": counters.cut,
             },
         }
+
+    def _tell_of_vault(self) -> None:
+        """Once, if what was remembered cannot be read."""
+        trouble = self.store.vault.trouble if self.store.vault is not None else None
+        if trouble is not None and not self._told:
+            self._told = True
+            self.platform.journal.note("vault", why=trouble)
 
     def _render(self, problem: Problem) -> bytes:
         return self.platform.client.render_problem(problem, in_stream=False)
@@ -295,6 +311,9 @@ class App:
             if turn % RENEW_EVERY == 0:
                 platform.limiter.renew(platform.monotonic())
             if turn % EXPIRE_EVERY == 0:
+                if platform.vault is not None:
+                    platform.vault.sweep(platform.clock())
+                self._tell_of_vault()
                 with contextlib.suppress(Problem):
                     await platform.books.expire(platform.clock())
 
@@ -303,16 +322,34 @@ def render_event(problem: Problem) -> bytes:
     return CLIENT.render_problem(problem, in_stream=True)
 
 
+def seal(settings: Settings, store: SqliteStore, environ: Mapping[str, str]) -> None:
+    """Give the store its vault, with the operator's key or that of home. Raises ConfigError."""
+    own = settings.vault
+    text = own.key
+    if not text:
+        path = settings.vault_key_path().resolve()
+        try:
+            key_file(path)
+        except OSError as error:
+            raise ConfigError(settings.file, "vault.key", f"{path} cannot be made ({error.strerror}).") from None
+        text = f"file:{path}"
+    key = secret(text, environ, "vault.key")
+    if len(key) < VAULT_KEY_LENGTH:
+        raise ConfigError(settings.file, "vault.key", f"has less than {VAULT_KEY_LENGTH} characters.")
+    bounds = VaultBounds(own.ttl_s, own.memory_bytes_max, own.bytes_max, own.rows_max, own.account_bytes_max)
+    store.seal_with(key, bounds)
+
+
 async def declare_accounts(settings: Settings, store: SqliteStore, environ: dict[str, str], journal: Journal) -> None:
     """Make the accounts and keys that the operator's file declares; what is there already is left as it is."""
     for declared in settings.accounts:
         known = await store.keys.account(declared.name)
         account = Account(known.id if known else declared.name, declared.name, declared.post_paid, declared.concurrency)
         await store.keys.save_account(account)
-        for secret in declared.secrets(environ):
-            digest = key_rules.digest(secret)
+        for text in declared.secrets(environ):
+            digest = key_rules.digest(text)
             if await store.keys.find(digest) is None:
-                key = Key(key_rules.declared_id(secret), account.id, "declared", time.time())
+                key = Key(key_rules.declared_id(text), account.id, "declared", time.time())
                 try:
                     await store.keys.create(key, digest)
                 except Problem as problem:

@@ -131,6 +131,30 @@ class Embedded(Struct, frozen=True, forbid_unknown_fields=True):
     start_s: Annotated[float, _of("Seconds the model has to load.", gt=0)] = 120.0
 
 
+class Vault(Struct, frozen=True, forbid_unknown_fields=True):
+    """The reasoning of answers, kept for clients that lose it, sealed with a key that is not in the database."""
+
+    enabled: Annotated[bool, _of("Whether reasoning is remembered and put back where a client dropped it.")] = True
+    key: Annotated[
+        str, _of("What it is sealed with: env:NAME or file:/path; empty for the file vault.key in home, made at start.")
+    ] = ""
+    remember: Annotated[
+        Literal["tools", "always"], _of("Of which answers: those to requests with tools, or of all that were thought.")
+    ] = "tools"
+    ttl_s: Annotated[float, _of("Seconds it is kept.", gt=0)] = 604_800.0
+    memory_bytes_max: Annotated[int, _of("Bytes of it in memory; the rest is looked up.", ge=0)] = 64 * 1024 * 1024
+    bytes_max: Annotated[int, _of("Bytes of it in the database; the oldest goes first.", ge=0)] = 512 * 1024 * 1024
+    rows_max: Annotated[int, _of("Answers whose reasoning is in the database.", ge=0)] = 200_000
+    account_bytes_max: Annotated[int, _of("Bytes of it for one account.", ge=0)] = 64 * 1024 * 1024
+    user_text: Annotated[
+        Literal["tagged", "all", "off"],
+        _of(
+            "Which text in the user's name between tool results and the answer goes into the last result: what is all "
+            "tags, as programs write it; whatever it is; none."
+        ),
+    ] = "tagged"
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -171,6 +195,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     routing: Routing = Routing()
     upstream: Upstream = Upstream()
     embedded: Embedded = Embedded()
+    vault: Vault = Vault()
     log: Log = Log()
     accounts: list[Declared] = []
     hosts: dict[str, dict[str, Any]] = {}
@@ -186,6 +211,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     def socket_path(self) -> Path:
         return self.home_path() / "admin.sock"
+
+    def vault_key_path(self) -> Path:
+        return self.home_path() / "vault.key"
 
     def weights_path(self) -> Path:
         return self.home_path() / "weights"
@@ -281,56 +309,6 @@ def masked(text: str) -> str:
     return f"****{text[-4:]}" if len(text) >= 16 else "****"
 
 
-class Described(Struct, frozen=True):
-    """A row of the settings page. `bounds` and `default` as a person writes them."""
-
-    path: str
-    type: str
-    default: str
-    bounds: str
-    help: str
-
-
-def describe() -> list[Described]:
-    """All settings, in the order of the record, for the reference page."""
-    rows: list[Described] = []
-    _describe(Settings, "", rows)
-    return [row for row in rows if row.path != "file"]
-
-
-def _describe(record: type[Struct], prefix: str, rows: list[Described]) -> None:
-    hints = typing.get_type_hints(record, include_extras=True)
-    for field in msgspec.structs.fields(record):
-        hint = hints[field.name]
-        path = f"{prefix}{field.name}"
-        if isinstance(hint, type) and issubclass(hint, Struct):
-            _describe(hint, f"{path}.", rows)
-        elif field.name == "accounts":
-            _describe(Declared, "accounts[].", rows)
-        elif path in {"hosts", "models"}:
-            rows.append(Described(f"{path}.NAME", "table", "", "", "Overlays a row of the catalogue, or adds one."))
-        else:
-            base, *metas = typing.get_args(hint)
-            meta = next(m for m in metas if isinstance(m, Meta))
-            bounds = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-            said = ", ".join(
-                f"{sign} {getattr(meta, name)}" for name, sign in bounds.items() if getattr(meta, name) is not None
-            )
-            default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory
-            shown = (
-                "required"
-                if default is msgspec.NODEFAULT
-                else msgspec.json.encode(default() if callable(default) else default).decode()
-            )
-            rows.append(Described(path, _type_name(base), shown, said, str(meta.description)))
-
-
-def _type_name(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return " or ".join(f'"{value}"' for value in typing.get_args(kind))
-    return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(kind, "list of text")
-
-
 def _find(path: str | Path | None, home: Path) -> Path | None:
     if path is not None:
         return Path(path)
@@ -381,6 +359,8 @@ def _sound(settings: Settings) -> None:
         raise ConfigError(
             settings.file, "store", f'"{scheme}://" is not supported by this version; use "sqlite:///moonpool.db".'
         )
+    if settings.vault.key and not settings.vault.key.startswith(("env:", "file:/")):
+        raise ConfigError(settings.file, "vault.key", "is written env:NAME or file:/path.")
     if settings.limits != "memory://":
         raise ConfigError(settings.file, "limits", 'only "memory://" is supported by this version.')
     if settings.workers > 1:

@@ -6,17 +6,53 @@ A store is opened on a folder; opening the same folder again, after `stop`, is t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from moonpool.state.base import Deposit, Hold, Kind, Limiter, Resolution, Store
+from msgspec.structs import replace
+
+from moonpool.state.base import Deposit, Hold, Kind, Limiter, Resolution, Store, Vault, VaultBounds
 from moonpool.state.memory import MemoryLimiter
 from moonpool.state.sqlite import SqliteStore
+from moonpool.state.thoughts import MemoryVault
 from moonpool.words import Account, Usage
 
 STORES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SqliteStore(folder / "moonpool.db")}
 LIMITERS: dict[str, Callable[[], Limiter]] = {"memory": MemoryLimiter}
+
+VAULT_SECRET = "a secret of a test, longer than a guess"
+
+
+@contextlib.asynccontextmanager
+async def _memory_vault(folder: Path, bounds: VaultBounds) -> AsyncIterator[Vault]:
+    yield MemoryVault(bounds)
+
+
+@contextlib.asynccontextmanager
+async def _sqlite_vault(folder: Path, bounds: VaultBounds) -> AsyncIterator[Vault]:
+    store = SqliteStore(folder / "moonpool.db")
+    store.seal_with(VAULT_SECRET, bounds)
+    await store.start()
+    assert store.vault is not None
+    yield store.vault
+    await store.stop()
+
+
+@contextlib.asynccontextmanager
+async def _forgetful_vault(folder: Path, bounds: VaultBounds) -> AsyncIterator[Vault]:
+    """The one over the database without the memory before it."""
+    async with _sqlite_vault(folder, replace(bounds, memory_bytes_max=0)) as vault:
+        yield vault
+
+
+VAULTS: dict[str, Callable[[Path, VaultBounds], AbstractAsyncContextManager[Vault]]] = {
+    "memory": _memory_vault,
+    "sqlite": _sqlite_vault,
+    "sqlite without memory": _forgetful_vault,
+}
 
 PREPAID = Account("acme", "Acme")
 POSTPAID = Account("credit", "Credit", post_paid=True)

@@ -26,7 +26,7 @@ from typing import Any
 from faults.auditor import audit
 from faults.upstream import LAST_CHUNK, STREAM_HEAD, Script, Step, Upstream, answer, chunk
 from moonpool.app import App
-from moonpool.settings import Edge, Embedded, Log, Routing, Settings, Streams
+from moonpool.settings import Edge, Embedded, Log, Routing, Settings, Streams, Vault
 from moonpool.settings import Upstream as Timers
 from moonpool.words import Account, Key
 
@@ -301,9 +301,10 @@ class Stage:
             client.close()
 
     async def key(self, secret: str, **switches: str) -> str:
-        """One more key of the account, with switches."""
+        """One more key of the account, with switches; in a home that was there before, the one it has."""
         digest = hashlib.sha256(secret.encode()).digest()
-        await self.app.store.keys.create(Key(secret[:12], "bench", secret, 0.0, switches=switches), digest)
+        if await self.app.store.keys.find(digest) is None:
+            await self.app.store.keys.create(Key(secret[:12], "bench", secret, 0.0, switches=switches), digest)
         return secret
 
     def beat(self) -> None:
@@ -331,6 +332,7 @@ async def stage(
     edge: Edge | None = None,
     upstream: Timers | None = None,
     routing: Routing | None = None,
+    vault: Vault | None = None,
     prepare: Callable[[App], None] | None = None,
 ) -> AsyncIterator[Stage]:
     """`scripts`: one host each; `dead`: so many hosts before them where nobody listens; `host`: more for each host's
@@ -347,6 +349,7 @@ async def stage(
             streams=streams or Streams(continuation="off"),
             upstream=upstream or Timers(),
             routing=routing or Routing(),
+            vault=vault or Vault(),
             log=Log(requests=False),
             hosts={
                 name: {"base_url": url, "dialect": "deepseek", "api_key": HOST_KEY, **(host or {})}

@@ -37,7 +37,7 @@ def _cell(value: object) -> str:
 
 
 def settings() -> str:
-    from moonpool.settings import describe
+    from moonpool.settings_page import describe
 
     rows = [
         (f"`{row.path}`", row.type, f"`{row.default}`" if row.default else "", row.bounds, row.help)

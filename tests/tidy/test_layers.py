@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "later": set(),
     "settings": {"errors"},
+    "settings_page": {"settings"},
     "dialects": _BOTTOM,
     # Prices become amounts where they are loaded.
     "catalog": _BOTTOM | {"settings", "ledger"},

@@ -37,7 +37,7 @@ def test_every_error_is_documented() -> None:
 
 def test_every_setting_is_documented() -> None:
     """Every setting has a row with a sentence that says what it is."""
-    from moonpool.settings import describe
+    from moonpool.settings_page import describe
 
     for row in describe():
         assert f"| `{row.path}` |" in PAGES["settings.md"]

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from moonpool.settings import ConfigError, Declared, Secret, Settings, describe, load, masked, secret
+from moonpool.settings import ConfigError, Declared, Secret, Settings, load, masked, secret
+from moonpool.settings_page import describe
 
 REFUSED = [
     # what the file says; key; a part of the sentence

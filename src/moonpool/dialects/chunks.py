@@ -16,15 +16,16 @@ from moonpool.words import CHAT, Found, Operation, Reasoning, Text, ToolCall, Us
 
 
 class Chunks:
-    """Builds the chunks of one answer, and remembers per candidate whether its role was said and whether it thinks."""
+    """Builds the chunks of one answer, and remembers per candidate whether its role was said and whether it thinks.
+    `answer_id` is our own id for the answer: ids of calls whose host gave none are made from it."""
 
     __slots__ = (
         "_answer_id", "_chat", "_found", "_head", "_heads", "_no_usage", "_opened", "_roles_sent", "_tail", "_thinking",
     )  # fmt: skip
 
-    def __init__(self, operation: Operation, names: Names, include_usage: bool) -> None:
+    def __init__(self, operation: Operation, names: Names, include_usage: bool, answer_id: str) -> None:
         self._chat = operation == CHAT
-        self._answer_id = names.id
+        self._answer_id = answer_id
         head = {
             "id": names.id,
             "object": "chat.completion.chunk" if self._chat else "text_completion",

@@ -114,7 +114,7 @@ class _Stream:
             first = frame.events[0] if frame is not None and frame.events else None
             started = first if type(first) is Started else None
             names = settle(self._identity, started, self._verbatim)
-            self._chunks = Chunks(self._operation, names, self._include)
+            self._chunks = Chunks(self._operation, names, self._include, self._identity.id)
             if self._verbatim and frame is not None:
                 self._old, self._ours = swap(frame.raw, name_of(started), names.model)
         return self._chunks

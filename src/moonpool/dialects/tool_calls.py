@@ -62,6 +62,7 @@ class Slots:
                 self._unnamed[slot] += arguments
                 return as_is
             arguments = self._unnamed.pop(slot) + arguments
+            as_is &= self._ids[slot] != ""  # clients need an id, and get one of ours
             events.append(ToolCall(slot, self._ids[slot] or None, name, arguments, self._candidate))
         else:
             as_is &= not name and not call_id

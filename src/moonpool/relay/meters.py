@@ -28,14 +28,16 @@ class Histogram:
 
 
 class Meters:
-    """`requests[(model, host, status)]`, `tokens[(model, class)]`, `causes[cause]`, and two histograms."""
+    """`requests[(model, host, status)]`, `tokens[(model, class)]`, `causes[cause]`, `thoughts[what]` (reasoning that
+    was `kept`, `restored`), and two histograms."""
 
-    __slots__ = ("causes", "first_byte", "requests", "tokens", "total")
+    __slots__ = ("causes", "first_byte", "requests", "thoughts", "tokens", "total")
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, str, int], int] = {}
         self.tokens: dict[tuple[str, str], int] = {}
         self.causes: dict[str, int] = {}
+        self.thoughts = {"kept": 0, "restored": 0}
         self.first_byte = Histogram()
         self.total = Histogram()
 

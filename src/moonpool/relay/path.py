@@ -26,6 +26,7 @@ from moonpool.relay.route import is_final
 from moonpool.relay.said import Said
 from moonpool.relay.seam import CONTINUATIONS_MAX, Seam, continuation, may_continue
 from moonpool.relay.trip import Trip
+from moonpool.relay.vault import remember, restore
 from moonpool.relay.writer import Writer
 from moonpool.state.base import Hold, Resolution
 from moonpool.words import Account, Arrival, Call, Key, Operation, Usage
@@ -59,6 +60,7 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
 
         trip.stage = stages.ADMIT
         admit(platform, trip, account)
+        call = await restore(platform, trip, call, model, key.switches)
 
         trip.stage = stages.HOLD
         writer = platform.tapes.wrap(writer, arrival, call, account.id)
@@ -70,6 +72,7 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
 
         trip.stage = stages.OPEN
         await answer(platform, trip, reply, call, model)
+        remember(platform, trip, call)
         trip.status, trip.stage = 200, stages.SETTLE
     except Problem as problem:
         tell(platform, trip, reply, writer, problem)
@@ -109,7 +112,7 @@ async def hold(platform: Platform, trip: Trip, call: Call, model: Model) -> None
     """Set the most this request can cost aside; durable when this returns."""
     host = model.targets[0].host
     now = platform.clock()
-    amount_pico = bound(len(call.raw), model.tokens_max(call), trip.price)
+    amount_pico = bound(len(call.raw) + trip.bytes_added, model.tokens_max(call), trip.price)
     wanted = Hold(
         call.id,
         trip.account,

@@ -14,7 +14,7 @@ from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
 from moonpool.relay.resume import Tapes
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys, Limiter
+from moonpool.state.base import Books, Keys, Limiter, Vault
 from moonpool.transports.base import Transport
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 class Platform(Struct, frozen=True):
     """`client` is the dialect clients speak; `clock` gives Unix seconds, `monotonic` spans; `new_id` an id for a
-    request; `active` are the replies that run now."""
+    request; `active` are the replies that run now; `vault` is None where no reasoning is remembered."""
 
     settings: Settings
     catalogue: Catalogue
@@ -32,6 +32,7 @@ class Platform(Struct, frozen=True):
     transports: Mapping[str, Transport]
     books: Books
     keys: Keys
+    vault: Vault | None
     limiter: Limiter
     fleet: Fleet
     meters: Meters
@@ -46,4 +47,5 @@ class Platform(Struct, frozen=True):
     beat_s: int
     parts: Callable[[], Mapping[str, Any]]
     """How the parts are that a request does not see, for /ready, /metrics and `doctor`: `store` ("ok" or a sentence),
-    `embedded` (None, or state, since, pid), `connections` (open, requests)."""
+    `embedded` (None, or state, since, pid), `vault` (None, or stored, lost, trouble), `connections` (open,
+    requests)."""

@@ -10,6 +10,7 @@ from moonpool.relay.journal import Line
 from moonpool.relay.platform import Platform
 from moonpool.relay.said import Said
 from moonpool.relay.stages import READ
+from moonpool.relay.turns import Asked
 from moonpool.state.base import Cost
 from moonpool.words import Arrival, Price, Target, Usage
 
@@ -21,15 +22,18 @@ class Trip:
     """Times are of the monotonic clock (seconds), 0.0 where the thing has not happened. `said` is set, before the
     first dispatch, where somebody will ask what the answer said: otherwise no text is kept. `usage` is the client's;
     `host_usage` is what the last host counted, where that differs because it went on with an answer; `costs` are what
-    we owe for the dispatches before the last; `before` is our count of what was said before the last one."""
+    we owe for the dispatches before the last; `before` is our count of what was said before the last one. `asked` is
+    set where the answer's reasoning is to be remembered; `bytes_added` is what hosts get beyond the client's body."""
 
     __slots__ = (
         "account",
         "arrival",
         "ascii_chars",
+        "asked",
         "attempts",
         "before",
         "began",
+        "bytes_added",
         "cause",
         "continued",
         "costs",
@@ -65,6 +69,8 @@ class Trip:
         self.status = self.attempts = self.ascii_chars = self.wide_chars = self.reasoning_chars = self.continued = 0
         self.stream = self.whole = self.held = self.leased = False
         self.price = _FREE
+        self.bytes_added = 0
+        self.asked: Asked | None = None
         self.said: Said | None = None
         self.target: Target | None = None
         self.usage: Usage | None = None

@@ -6,7 +6,7 @@ caller must look at each; a store that cannot be written raises Problem("platfor
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -143,6 +143,38 @@ class Limiter(Protocol):
     def held(self, account: str, now: float) -> int: ...
 
 
+class Thought(Struct, frozen=True, gc=False):
+    """The reasoning of one answer of an account, and the marks that find it: one for each of its tool calls, `calls`,
+    and one for all that was visible of it, `turn`. A mark that several answers have under `calls` finds none of them;
+    under `turn` it finds the newest."""
+
+    account: str
+    calls: tuple[bytes, ...]
+    turn: bytes
+    reasoning: str
+
+
+class VaultBounds(Struct, frozen=True, gc=False):
+    """How long a thought is kept and how much of them: in memory, in the database, there of one account."""
+
+    ttl_s: float = 604_800.0
+    memory_bytes_max: int = 64 << 20
+    bytes_max: int = 512 << 20
+    rows_max: int = 200_000
+    account_bytes_max: int = 64 << 20
+
+
+class Vault(Protocol):
+    """Thoughts, for a while; what is lost was never promised. Never fails and never makes anybody wait for a write."""
+
+    def find(self, account: str, marks: Collection[bytes], now: float) -> Awaitable[Mapping[bytes, str]]:
+        """The reasoning under each mark that is known; of this account only."""
+
+    def keep(self, thought: Thought, now: float) -> None: ...
+    def sweep(self, now: float) -> None:
+        """Forget what is too old."""
+
+
 class StoreInUse(Problem):
     """Another process has this database open: ask that process instead."""
 
@@ -151,10 +183,12 @@ class StoreInUse(Problem):
 
 
 class Store(Protocol):
-    """Books and Keys over one database. Use it on one event loop, between `start` and `stop`."""
+    """Books, Keys and the Vault, if there is one, over one database. Use it on one event loop, between `start` and
+    `stop`."""
 
     books: Books
     keys: Keys
+    vault: Vault | None
 
     async def start(self) -> None:
         """Open, migrate, refuse a schema newer than this program. Raises Problem("platform.storage"), and its kind

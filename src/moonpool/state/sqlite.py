@@ -18,11 +18,13 @@ from typing import Final
 
 from moonpool.errors import Problem
 from moonpool.state import books, keystore
-from moonpool.state.base import StoreInUse
+from moonpool.state.base import StoreInUse, VaultBounds
 from moonpool.state.books import Memory, SqliteBooks
 from moonpool.state.keystore import Known, SqliteKeys
 from moonpool.state.schema import migrate
+from moonpool.state.sealing import Sealer
 from moonpool.state.thread import Database, WriterThread
+from moonpool.state.vault import SqliteVault
 from moonpool.words import Account
 
 DEFAULT_ACCOUNT: Final = Account("default", "default", post_paid=True)
@@ -48,6 +50,7 @@ class SqliteStore:
         self._thread = WriterThread(str(path), connection_class)
         self._books = SqliteBooks(self._thread, self._accounts)
         self._keys = SqliteKeys(self._thread, self._accounts, self._clock)
+        self._vault: SqliteVault | None = None
 
     @property
     def books(self) -> SqliteBooks:
@@ -56,6 +59,14 @@ class SqliteStore:
     @property
     def keys(self) -> SqliteKeys:
         return self._keys
+
+    @property
+    def vault(self) -> SqliteVault | None:
+        return self._vault
+
+    def seal_with(self, secret: str, bounds: VaultBounds) -> None:
+        """Have a vault, its thoughts sealed with this secret. Before `start`."""
+        self._vault = SqliteVault(self._thread, Sealer(secret), bounds)
 
     async def start(self) -> None:
         try:
@@ -72,6 +83,8 @@ class SqliteStore:
             raise
         self._keys.start(known)
         self._books.start(memory)
+        if self._vault is not None:
+            self._vault.start()
 
     async def stop(self) -> None:
         try:
@@ -79,6 +92,8 @@ class SqliteStore:
             await self._books.stop()
         finally:
             try:
+                if self._vault is not None:
+                    await self._vault.stop()
                 await self._thread.stop()
             finally:
                 self._unlock()
@@ -92,6 +107,8 @@ class SqliteStore:
         with database.engine.begin() as connection:
             known = keystore.load(connection)
             memory = books.load(connection)
+            if self._vault is not None:
+                self._vault.load(connection)
         if not known.accounts:
             keystore.save_account(DEFAULT_ACCOUNT, self._clock(), database)
             known.accounts.append(DEFAULT_ACCOUNT)

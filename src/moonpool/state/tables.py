@@ -20,6 +20,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -27,7 +28,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The newest migration in migrations/versions: what this program reads and writes."""
 
 _INTEGER = BigInteger().with_variant(Integer, "sqlite")
@@ -146,6 +147,31 @@ totals: Final = Table(
 )
 """One row, id 1. `commits` counts transactions of the books; every open hold has a seq from `first_open` on, and no seq
 beyond `last_seq` was given out."""
+
+thoughts: Final = Table(
+    "thoughts",
+    metadata,
+    Column("seq", _INTEGER, primary_key=True, autoincrement=False),
+    Column("account", Text, nullable=False),
+    Column("marks", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Index("thoughts_of_account", "account", "seq"),
+    Index("thoughts_by_end", "expires_at"),
+)
+"""Sealed with a key that is not in here (sealing.py); `marks` are all of its marks, joined; `bytes` what it takes."""
+
+thought_marks: Final = Table(
+    "thought_marks",
+    metadata,
+    Column("mark", LargeBinary, primary_key=True),
+    Column("seq", _INTEGER, nullable=False),
+    Column("shared", Boolean, nullable=False),
+    Index("thought_marks_of", "seq"),
+    sqlite_with_rowid=False,
+)
+"""Which thought a mark finds; `shared`: several had it, so it finds none."""
 
 
 def insert_text(table: Table, rows: int) -> str:

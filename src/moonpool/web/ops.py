@@ -81,6 +81,13 @@ METERS: Final = (
     Meter("moonpool_cache_hits_total", "counter", ("account",), "Answers whose beginning was in the account's cache."),
     Meter("moonpool_embedded_ready", "gauge", (), "1 when the embedded model answers; absent when it is switched off."),
     Meter("moonpool_store_ready", "gauge", (), "1 when the ledger can be written."),
+    Meter(
+        "moonpool_thoughts_total",
+        "counter",
+        ("what",),
+        "Reasoning of answers that was `kept`, and messages into which it was `restored`.",
+    ),
+    Meter("moonpool_thoughts_stored", "gauge", (), "Reasoning of answers in the database; absent without a vault."),
     Meter("moonpool_log_lines_lost_total", "counter", (), "Log lines dropped because writing them was too slow."),
 )
 _SAYS: Final = {meter.name: meter for meter in METERS}
@@ -172,6 +179,10 @@ class _Scrape(Collector):
         if embedded is not None:
             yield _gauge("moonpool_embedded_ready", {(): int(embedded["state"] == "ready")})
         yield _gauge("moonpool_store_ready", {(): int(parts["store"] == "ok")})
+        vault = parts.get("vault")
+        yield _counter("moonpool_thoughts_total", {(what,): count for what, count in meters.thoughts.items()})
+        if vault is not None:
+            yield _gauge("moonpool_thoughts_stored", {(): vault["stored"]})
         yield _counter("moonpool_log_lines_lost_total", {(): platform.journal.lost})
         yield from ProcessCollector(registry=None).collect()
 

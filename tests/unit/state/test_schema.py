@@ -6,16 +6,19 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from conformance.backends import run
+from conformance.backends import VAULT_SECRET, run
 from moonpool.errors import Problem
 from moonpool.state import schema, tables
+from moonpool.state.base import Thought, VaultBounds
 from moonpool.state.sqlite import SqliteStore
+from moonpool.words import Account
 
 
 def test_steps_lead_to_the_tables(tmp_path: Path) -> None:
@@ -37,6 +40,35 @@ def test_the_newest_step_is_ours() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [tables.REVISION]
 
 
+def test_the_first_schema_is_brought_forward(tmp_path: Path) -> None:
+    """A database that the first version made gets the vault's tables, and keeps what is in it."""
+    path = tmp_path / "m.db"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    with sqlite3.connect(path) as plain:
+        plain.execute("INSERT INTO accounts VALUES ('acme', 'Acme', 0, 7, 1.0)")
+    plain.close()
+
+    async def walk() -> None:
+        store = SqliteStore(path)
+        store.seal_with(VAULT_SECRET, VaultBounds())
+        await store.start()
+        assert await store.keys.account("Acme") == Account("acme", "Acme", concurrency=7)
+        assert store.vault is not None
+        store.vault.keep(Thought("acme", (), b"t" * 16, "kept"), 1.0)
+        await store.stop()
+
+    run(walk())
+    with sqlite3.connect(path) as plain:
+        assert plain.execute("SELECT count(*) FROM thoughts").fetchone() == (1,)
+    plain.close()
+
+
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     """A database that a newer program made is left alone, with a sentence that says so."""
 
@@ -46,7 +78,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         await store.stop()
 
     async def refused() -> None:
-        with pytest.raises(Problem, match="schema 9999, made by a newer Moonpool; this one knows schemas up to 0001"):
+        with pytest.raises(Problem, match="schema 9999, made by a newer Moonpool; this one knows schemas up to 0002"):
             await SqliteStore(tmp_path / "m.db").start()
 
     run(first())
