@@ -25,6 +25,7 @@ from moonpool.settings import ConfigError, nearest
 
 _Count = Annotated[int, Meta(ge=0)]
 _Span = Annotated[float, Meta(ge=0)]
+_Chance = Annotated[float, Meta(ge=0, le=1)]
 
 
 def _says(text: str, **bounds: Any) -> Meta:
@@ -36,7 +37,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
     request: Annotated[int | list[int], _says("Which of the requests that fit, counted from 1; one or several.")] = 0
     every: Annotated[int, _says("Each k-th of the requests that fit.", ge=0)] = 0
-    probability: Annotated[float | None, _says("How likely, from 0 to 1, drawn from the seed.", ge=0, le=1)] = None
+    probability: Annotated[_Chance | None, _says("How likely, from 0 to 1, drawn from the seed.")] = None
     times: Annotated[int, _says("At most so often; 0: no limit.", ge=0)] = 0
     path: Annotated[str, _says("The path fits; * stands for anything.")] = ""
     model: Annotated[str, _says("The model fits; * stands for anything.")] = ""
