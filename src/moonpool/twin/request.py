@@ -249,9 +249,10 @@ class Request:
         if not data:
             return
         twice = self._fault is not None and self._fault.usage == "twice"
-        for piece in reshape(data, self._served.stream, self._service.provider.shape, twice=twice):
-            self._outlet.push(piece, tokens)
-            tokens = 0
+        *before, last = reshape(data, self._served.stream, self._service.provider.shape, twice=twice)
+        for piece in before:  # the role goes before the first token
+            self._outlet.push(piece)
+        self._outlet.push(last, tokens)
 
     # The end.
 
