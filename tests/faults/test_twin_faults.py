@@ -12,7 +12,7 @@ import pytest
 
 from faults.stage import Answer
 from faults.twins import FLASH, USER, ask, chat, opened, play
-from moonpool.twin import Served, Twin
+from moonpool.twin import Served, Twin, threaded
 
 STREAM = chat(stream=True)
 WHOLE = chat()
@@ -304,3 +304,13 @@ def test_it_goes_and_comes_back() -> None:
         assert len(twin.served) == 2
 
     play(act)
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    """Whoever starts it in a thread hears of it, and nothing is left running."""
+    with (
+        threaded(Twin("deepseek")) as first,
+        pytest.raises(OSError, match="ddress"),
+        threaded(Twin("deepseek", port=first.port)),
+    ):
+        raise AssertionError("it started")

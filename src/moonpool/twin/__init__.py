@@ -11,6 +11,6 @@ The room keeps no money, knows no accounts but those that keys name, and forgets
 from __future__ import annotations
 
 from moonpool.twin.log import Served
-from moonpool.twin.twin import Twin
+from moonpool.twin.twin import Twin, threaded
 
-__all__ = ["Served", "Twin"]
+__all__ = ["Served", "Twin", "threaded"]

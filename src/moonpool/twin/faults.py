@@ -73,11 +73,12 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
     def effects(self) -> list[str]:
         """The names of what happens, as they are written in the row."""
-        names = (name for name in self.__struct_fields__ if name not in _WHEN)
+        names = (name for name in self.__struct_fields__ if name not in WHEN)
         return [name for name in names if getattr(self, name) != getattr(_NOTHING, name)]
 
 
-_WHEN: Final = ("request", "every", "probability", "times", "path", "model", "key", "alive_every_s")
+WHEN: Final = ("request", "every", "probability", "times", "path", "model", "key")
+"""Fields that say when, or how; the others say what."""
 _NOTHING: Final = Fault()
 
 

@@ -1,15 +1,19 @@
 """A provider that listens on a port: made, started, asked what it saw, stopped.
 
-For tests: `async with Twin("...") as twin:` on the running loop, port 0; `twin.base_url` for a client, `twin.served`
-for what happened. The command `moonpool twin` runs the same.
+For tests: `async with Twin("...") as twin:` on the running loop, or `with threaded(Twin("...")) as twin:` where the
+program under test blocks; port 0, `twin.base_url` for a client, `twin.served` for what happened. The command
+`moonpool twin` runs the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -207,6 +211,33 @@ def _script(said: Path | str | Iterable[Fault | Mapping[str, Any]] | None, seed:
         return faults.load(Path(said), seed)
     rows = [row if isinstance(row, Fault) else faults.read_row(dict(row)) for row in said]
     return Faults(rows, seed or 0)
+
+
+@contextlib.contextmanager
+def threaded(twin: Twin) -> Iterator[Twin]:
+    """Run it on a loop of its own in a thread. What it served may be read meanwhile, `until` is not for this."""
+    ready = threading.Event()
+    found: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def live() -> None:
+        stopping = asyncio.Event()
+        async with twin:
+            found.append((asyncio.get_running_loop(), stopping))
+            ready.set()
+            await stopping.wait()
+
+    with ThreadPoolExecutor(1, "twin") as pool:
+        running = pool.submit(lambda: uvloop.run(live()))
+        running.add_done_callback(lambda _: ready.set())
+        ready.wait()
+        if not found:
+            running.result()
+        try:
+            yield twin
+        finally:
+            loop, stopping = found[0]
+            loop.call_soon_threadsafe(stopping.set)
+            running.result()
 
 
 def run(twin: Twin, announce: Callable[[Twin], None]) -> int:
