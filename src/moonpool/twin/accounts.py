@@ -58,18 +58,16 @@ class Accounts:
         if key.startswith("sk-forbidden"):
             raise Problem("upstream.forbidden")
 
-    def limit_of(self, model: str) -> int:
-        return self._limit or self._provider.limits.get(model, self._provider.limit)
-
-    def enter(self, account: str, model: str) -> tuple[int, bool]:
-        """(how many this makes, whether that is allowed). One that is not allowed must not `leave`."""
+    def enter(self, account: str, model: str, limit: int) -> tuple[int, int]:
+        """(how many this makes, how many may be). One too many must not `leave`."""
+        limit = self._limit or limit
         count = self._running.get((account, model), 0) + 1
-        if count > self.limit_of(model):
-            return count, False
+        if count > limit:
+            return count, limit
         self._running[account, model] = count
         of_account = sum(running for (name, _), running in self._running.items() if name == account)
         self.peaks[account] = max(self.peaks.get(account, 0), of_account)
-        return count, True
+        return count, limit
 
     def leave(self, account: str, model: str) -> None:
         count = self._running.pop((account, model), 0) - 1

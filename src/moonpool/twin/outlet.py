@@ -1,7 +1,8 @@
 """How does an answer leave, and what does a script do to it on the way? Pieces wait here and go out one for each turn.
 
 An outlet knows bytes, events and how an answer ends; of providers and models it knows nothing. It is the listener of
-its writer: a client that hangs up ends it. It ends exactly once, and says so with `over`.
+its writer: a client that hangs up ends it. It ends exactly once, and says so with `over`: before the last bytes leave,
+so that whoever has read them finds the record complete.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Outlet:
             return
         self._served.status = status
         self._served.sent_bytes = len(body)
-        self._exchange.whole(status, content_type, [*self._fields, *fields], body)
         self._end("refused")
+        self._exchange.whole(status, content_type, [*self._fields, *fields], body)
 
     def page(self, body: bytes, content_type: str = JSON, ended: str = "whole") -> None:
         """An answer that needs no time."""
@@ -82,18 +83,14 @@ class Outlet:
             return
         self._served.status = 200
         self._served.sent_bytes = len(body)
-        self._exchange.whole(200, content_type, self._fields, body)
         self._end(ended)
+        self._exchange.whole(200, content_type, self._fields, body)
 
     def hang_up(self, *, reset: bool) -> None:
         """Close without a word."""
         if self.ended:
             return
-        if reset:
-            self._exchange.reset()
-        else:
-            self._exchange.cut()
-        self._end("reset" if reset else "cut")
+        self._break_off("reset" if reset else "cut")
 
     def push(self, data: bytes, tokens: int = 0) -> None:
         """A piece: an event of a stream, or all of a whole answer."""
@@ -130,11 +127,13 @@ class Outlet:
             return
         if self._waiting:
             self._write(*self._waiting.popleft())
-        elif self._last:
-            self._complete()
+        if self.ended or self._stalled:
             return
-        if not self.ended and (self._waiting or self._last):
+        if self._waiting:
             self._soon()
+        elif self._last and not self._interrupted():
+            self._end("whole")
+            self._exchange.end()
 
     def _interrupted(self) -> bool:
         """Whether the script wants something now, before the next piece."""
@@ -145,18 +144,18 @@ class Outlet:
             self._break_off("cut")
         elif fault.end_after is not None and events >= fault.end_after:
             self._open()
-            self._exchange.end()
             self._end("ended early")
+            self._exchange.end()
         elif fault.garbage_after is not None and (events >= fault.garbage_after or not self._stream):
             self._open()
             self._exchange.write(_GARBAGE)
-            self._exchange.end()
             self._end("failed")
+            self._exchange.end()
         elif fault.error_after is not None and (events >= fault.error_after or not self._stream):
             self._open()
             self._exchange.write(self._failure)
-            self._exchange.end()
             self._end("failed")
+            self._exchange.end()
         else:
             return False
         return True
@@ -186,10 +185,9 @@ class Outlet:
         if fault.reset_after_bytes is None and not any(after):
             if self._started:
                 self._exchange.write(data)
+                served.sent_bytes = len(data)
             else:
-                served.status = 200
-                self._exchange.whole(200, JSON, self._fields, data)
-            served.sent_bytes = len(data)
+                self.page(data)
             return
         self._open()
         half = len(data) // 2 if fault.reset_after_bytes is None else min(fault.reset_after_bytes, len(data))
@@ -200,15 +198,10 @@ class Outlet:
         elif fault.cut_after:
             self._break_off("cut")
         elif fault.end_after:
-            self._exchange.end()
             self._end("ended early")
+            self._exchange.end()
         else:
             self._stalled = True
-
-    def _complete(self) -> None:
-        if self._started:
-            self._exchange.end()
-        self._end("whole")
 
     def _open(self) -> None:
         if self._started:
@@ -218,11 +211,11 @@ class Outlet:
         self._exchange.start(200, EVENTS if self._stream else JSON, self._fields)
 
     def _break_off(self, how: str) -> None:
+        self._end(how)
         if how == "reset":
             self._exchange.reset()
         else:
             self._exchange.cut()
-        self._end(how)
 
     def _end(self, how: str) -> None:
         if self.ended:

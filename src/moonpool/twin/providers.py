@@ -1,7 +1,7 @@
 """How is a provider played? Rows of providers.toml, typed, and the models it has at a time, ruled by the catalogue.
 
-A provider's model is a row of the catalogue under the provider's own name for it; what its row does not say is the
-catalogue's. So a rule or a price is written once, for the server and for the twin.
+A provider's model is a row of the catalogue under the provider's own name for it; what differs there is laid over it.
+So a rule or a price is written once, for the server and for the twin.
 """
 
 from __future__ import annotations
@@ -15,21 +15,25 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
+from moonpool.catalog import load
 from moonpool.catalog.catalog import build
 from moonpool.catalog.model import Model
 from moonpool.settings import ConfigError, Embedded, Settings, nearest
 
 FILE: Final = "providers.toml"
+Shape = Literal[
+    "reasoning", "usage_apart", "usage_openai", "usage_three", "no_nulls", "empty_finish", "stop_reason", "no_index"
+]
 _MADE_UP: Final = "http://twin.invalid"
 
 
 class Played(Struct, frozen=True, forbid_unknown_fields=True):
     """A name that clients may ask for, from `since` until the day before `until`.
 
-    `row` is the catalogue's row (its own name if empty), `routed` the name that answers carry, `listed` whether the
-    list of models has it. `also` and `without` change the provider's `strict`; `can` and `replay` the catalogue's row.
+    `row` is the catalogue's row (its own name if empty), `over` what is otherwise there, in the fields of a row;
+    `routed` is the name that answers carry, `listed` whether the list of models has it. `also` and `without` change the
+    provider's `strict`.
     """
 
     name: str
@@ -40,8 +44,7 @@ class Played(Struct, frozen=True, forbid_unknown_fields=True):
     until: datetime.date = datetime.date(9999, 1, 1)
     also: list[str] = []
     without: list[str] = []
-    can: list[str] = []
-    replay: str = ""
+    over: dict[str, Any] = {}
 
 
 class Provider(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,10 +53,12 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     `host` is the row of hosts.toml that is played, `dialect` how it speaks where there is no such row. `key` is the
     shape of its keys, a regular expression; `key_env` where programs look for theirs. `base` is what a program appends
     to the address. `paths` map "METHOD /path" to an operation (`chat`, `completion`) or a page of pages.py, with the
-    word `beta` behind it where what is in beta works. `ignores` are fields it does not look at. `fields` are header
-    fields of every answer, `refusal_fields` those of refusals. `model_row` and `model_list` are what its list of models
-    says beyond id and object; "{window}" and "{created}" stand for numbers. `shape` are quirks of its answers
-    (shape.py). `funds` is the currency of its balance.
+    word `beta` behind it where what is in beta works. `ignores` are fields it does not look at, `switch` is the field
+    whose `thinking` or `enable_thinking` turns the thinking on or off where that is not `thinking` itself. `fields` are
+    header fields of every answer. `limit` are requests at once where the catalogue's row of the host has no number.
+    `model_row` and `model_list` are what its list of models says beyond id and object; "{window}", "{created}" and
+    "{name}" stand for the model's. `shape` are quirks of its answers (shape.py). `errors_in_200` are pages whose errors
+    have the status 200. `funds` is the currency of its balance.
     """
 
     title: str
@@ -71,21 +76,24 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     strict: list[str] = []
     stops_max: int = 16
     fields: dict[str, str] = {}
-    limits: dict[str, Annotated[int, Meta(ge=1)]] = {}
     limit: Annotated[int, Meta(ge=1)] = 1000
     model_row: dict[str, Any] = {}
     model_list: dict[str, Any] = {}
-    shape: list[Literal["reasoning", "usage_asked", "usage_plain", "null_content", "stop_reason"]] = []
+    shape: list[Shape] = []
     funds: str = "CNY"
+    switch: str = ""
+    errors_in_200: list[str] = []
 
 
 class Part(Struct, frozen=True):
-    """A model as this provider has it: the catalogue's `model`, whose name is what clients ask for."""
+    """A model as this provider has it: the catalogue's `model`, whose name is what clients ask for. `limit` is how many
+    requests of an account may run at once."""
 
     model: Model
     routed: str
     listed: bool
     strict: tuple[str, ...]
+    limit: int
 
 
 @functools.cache
@@ -109,28 +117,27 @@ def parts(name: str, at: float) -> dict[str, Part]:
     day = datetime.datetime.fromtimestamp(at, datetime.UTC).date()
     living = [said for said in provider.models if said.since <= day < said.until]
     host = provider.host or name
-    overlay: dict[str, dict[str, Any]] = {}
+    shipped = load.shipped().models
+    overlay = {}
     for said in living:
-        table: dict[str, Any] = {"hosts": [host]}
-        if said.can:
-            table["can"] = said.can
-        if said.replay:
-            table["replay"] = said.replay
-        overlay[said.row or said.name] = table
+        table = {**shipped.get(said.row or said.name, {}), **said.over}
+        if "alias" in table:
+            raise ConfigError(FILE, f"{name}.models.{said.name}", "the row is an alias; name what it stands for.")
+        overlay[said.name] = {**table, "hosts": [host]}
     row: dict[str, Any] = {"base_url": _MADE_UP, "api_key": "twin"}
     if provider.dialect:
         row["dialect"] = provider.dialect
     settings = Settings(embedded=Embedded(enabled=False), hosts={host: row}, models=overlay, file=FILE)
     found = build(settings, {}, now=at).by_name
-    return {said.name: _part(said, provider, found[said.row or said.name]) for said in living}
+    return {said.name: _part(said, provider, found[said.name]) for said in living}
 
 
 def _part(said: Played, provider: Provider, model: Model) -> Part:
     strict = tuple(name for name in (*provider.strict, *said.also) if name not in said.without)
-    if model.name != said.name:
-        unsupported = {need: text.replace(model.name, said.name) for need, text in model.unsupported.items()}
-        model = replace(model, name=said.name, unsupported=unsupported)
-    return Part(model, said.routed or said.name, said.listed, strict)
+    routed = said.routed or said.name
+    host = model.targets[0].host
+    limit = host.concurrency_by_model.get(routed) or host.concurrency or provider.limit
+    return Part(model, routed, said.listed, strict, limit)
 
 
 def dialect_of(part: Part) -> str:

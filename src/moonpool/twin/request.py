@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from moonpool.catalog.rules import apply
 from moonpool.dialects.base import Encoder
+from moonpool.dialects.names import SEARCHED
 from moonpool.errors import Problem
 from moonpool.ledger.money import cost
 from moonpool.relay.writer import Fields
@@ -27,7 +28,20 @@ from moonpool.twin.providers import Part, Provider
 from moonpool.twin.service import Service
 from moonpool.twin.shape import reshape
 from moonpool.web.answer import Exchange
-from moonpool.words import CHAT, COMPLETION, Arrival, Call, Event, Finished, Found, Frame, Metered, Operation, Usage
+from moonpool.words import (
+    CHAT,
+    COMPLETION,
+    Arrival,
+    Call,
+    Event,
+    Finished,
+    Found,
+    Frame,
+    Metered,
+    Operation,
+    Started,
+    Usage,
+)
 
 OPERATIONS: Final[Mapping[str, Operation]] = {"chat": CHAT, "completion": COMPLETION}
 _PAGE: Final = b"<!doctype html><html><head><title>Sign in</title></head><body>Sign in to continue</body></html>"
@@ -143,6 +157,8 @@ class Request:
         kind = self._service.provider.bad_request_type if status == 400 else JSON
         if fault is not None and fault.octet_stream:
             kind = "application/octet-stream"
+        if self._served.kind in self._service.provider.errors_in_200:
+            status, kind = 200, JSON
         self._served.problem = problem.code
         self._outlet.refuse(status, kind, fields, dialect.render_problem(problem, in_stream=False))
 
@@ -154,19 +170,18 @@ class Request:
         service.accounts.check_funds(self._key)
         call, part = self._ruled(operation, beta)
         served.stream = call.stream
-        count, allowed = service.accounts.enter(self._account, part.routed)
+        count, limit = service.accounts.enter(self._account, part.routed, part.limit)
         served.at_once = count
-        if not allowed:
-            limit = service.accounts.limit_of(part.routed)
+        if count > limit:
             raise Problem("account.concurrency", self._sentence("concurrency", {"now": count, "most": limit}))
         self._entered = part.routed
         self._part = part
         self._call = call
-        switches = {"usage": "chunk" if "usage_asked" in service.provider.shape else "finish"}
+        switches = {"usage": "chunk" if "usage_apart" in service.provider.shape else "finish"}
         identity = service.identity(served.number, part.routed)
         self._encoder = service.dialect.encoder(call, identity, False, switches)
         if call.fields.get("enable_search"):
-            self.say((Found(_FOUND),), 0)
+            self.say((Started(model=part.routed + SEARCHED), Found(_FOUND)), 0)
         self._outlet.source = service.backend.answer(call, self)
 
     def _ruled(self, operation: Operation, beta: bool) -> tuple[Call, Part]:
@@ -174,7 +189,9 @@ class Request:
         service, provider = self._service, self._service.provider
         body = self._arrival.body
         kept = {name: value for name, value in self._raw.items() if name not in provider.ignores}
-        if len(kept) < len(self._raw):
+        if provider.switch:
+            kept = _switched(kept, provider.switch)
+        if kept != self._raw:
             body = _encode(kept)
         call = service.dialect.parse_call(operation, body, self._arrival.id)
         part = service.parts.get(call.model)
@@ -320,6 +337,15 @@ def _peek(body: bytes) -> dict[str, Any]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
     return found if type(found) is dict else {}
+
+
+def _switched(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """With the thinking turned on or off where this provider looks for it."""
+    switch = fields.get(name)
+    if type(switch) is not dict:
+        return fields
+    said = switch.get("thinking", switch.get("enable_thinking"))
+    return fields if type(said) is not bool else {**fields, "thinking": {"type": "enabled" if said else "disabled"}}
 
 
 def _summary(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,15 +13,17 @@ import msgspec
 from moonpool.dialects.sse import dumps, event
 
 _PREFIX: Final = b"data: "
-_USAGE: Final = ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens", "completion_tokens_details")
+_THREE: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+_OPENAI: Final = (*_THREE, "prompt_tokens_details", "completion_tokens_details")
 
 
 def reshape(data: bytes, stream: bool, shape: Sequence[str], *, twice: bool = False) -> Iterator[bytes]:
     """`data` event by event (a whole answer is one piece), each in the shape that is asked for.
 
-    `reasoning`: the thinking stands in a field of that name; `usage_plain`: usage without cache and thinking;
-    `null_content`: content of a turn that only calls tools is null; `stop_reason`: choices have that field. `twice`:
-    usage is said twice, and differently.
+    `reasoning`: the thinking stands in a field of that name. `usage_apart`: usage is said where it was asked for, in a
+    chunk without choices; `usage_openai`, `usage_three`: no members beyond OpenAI's, or but the three sums. `no_nulls`:
+    members without a value are left out; `empty_finish`: a finish_reason that is not there yet is "". `stop_reason`:
+    choices have that member. `no_index`: whole tool calls have none. `twice`: usage is said twice, and differently.
     """
     if not stream:
         value = msgspec.json.decode(data) if shape or twice else None
@@ -57,19 +59,36 @@ def _events(data: bytes) -> Iterator[bytes]:
 
 
 def _change(value: dict[str, Any], shape: Sequence[str]) -> None:
+    chunk = value.get("object") == "chat.completion.chunk"
     for choice in value.get("choices") or ():
-        said = choice.get("delta") if "delta" in choice else choice.get("message")
+        said = choice.get("delta") if chunk else choice.get("message")
         if said is not None:
-            if "reasoning" in shape and "reasoning_content" in said:
-                thought = said.pop("reasoning_content")
-                if thought is not None:
-                    said["reasoning"] = thought
-            if "null_content" in shape and said.get("tool_calls") and said.get("content") == "":
-                said["content"] = None
+            _change_said(said, shape, chunk)
+        if "no_nulls" in shape and choice.get("logprobs") is None:
+            choice.pop("logprobs", None)
+        if "empty_finish" in shape and chunk and choice["finish_reason"] is None:
+            choice["finish_reason"] = ""
         if "stop_reason" in shape:
             choice["stop_reason"] = None
+    if "no_nulls" in shape and value.get("usage", 0) is None:
+        del value["usage"]
     usage = value.get("usage")
-    if usage and "usage_plain" in shape:
-        for name in _USAGE:
-            usage.pop(name, None)
-        usage["prompt_tokens_details"] = None
+    if usage and "usage_apart" in shape and chunk and value["choices"]:
+        del value["usage"]
+    elif usage and ("usage_three" in shape or "usage_openai" in shape):
+        known = _THREE if "usage_three" in shape else _OPENAI
+        value["usage"] = {name: usage[name] for name in known if name in usage}
+
+
+def _change_said(said: dict[str, Any], shape: Sequence[str], chunk: bool) -> None:
+    """A delta or a message."""
+    if "reasoning" in shape and "reasoning_content" in said:
+        thought = said.pop("reasoning_content")
+        if thought is not None:
+            said["reasoning"] = thought
+    if "no_nulls" in shape:
+        for name in [name for name, member in said.items() if member is None]:
+            del said[name]
+    if "no_index" in shape and not chunk:
+        for call in said.get("tool_calls") or ():
+            call.pop("index", None)
