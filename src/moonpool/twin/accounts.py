@@ -52,10 +52,11 @@ class Accounts:
         if not self._shape.fullmatch(key) or key.startswith("sk-wrong"):
             raise Problem("account.invalid_key", key[-4:] if key else None)
 
-    def check_funds(self, key: str) -> None:
+    def check_rights(self, key: str, *, forbids: bool) -> None:
+        """Raises Problem. `forbids`: the provider has words for a key that may not."""
         if key.startswith("sk-broke"):
             raise Problem("account.no_quota")
-        if key.startswith("sk-forbidden"):
+        if forbids and key.startswith("sk-forbidden"):
             raise Problem("upstream.forbidden")
 
     def enter(self, account: str, model: str, limit: int) -> tuple[int, int]:

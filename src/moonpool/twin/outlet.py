@@ -20,6 +20,7 @@ from moonpool.web.answer import Exchange
 EVENTS: Final = "text/event-stream; charset=utf-8"
 JSON: Final = "application/json"
 _GARBAGE: Final = b'data: {"id": \x00\xff\xfe "choices": [[[\n\ndata: <html>\n\n'
+_READ_S: Final = 0.02
 _NONE: Final = Fault()
 
 
@@ -212,7 +213,10 @@ class Outlet:
 
     def _break_off(self, how: str) -> None:
         self._end(how)
-        if how == "reset":
+        if how == "reset" and self._started:
+            # What was sent is to be read: a reset that comes with it takes it away from many clients.
+            self._loop.call_later(_READ_S, self._exchange.reset)
+        elif how == "reset":
             self._exchange.reset()
         else:
             self._exchange.cut()

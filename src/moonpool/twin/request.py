@@ -167,7 +167,7 @@ class Request:
     def _answer(self, operation: Operation, beta: bool) -> None:
         service, served = self._service, self._served
         service.accounts.check(self._key)
-        service.accounts.check_funds(self._key)
+        service.accounts.check_rights(self._key, forbids=service.forbids)
         call, part = self._ruled(operation, beta)
         served.stream = call.stream
         count, limit = service.accounts.enter(self._account, part.routed, part.limit)
@@ -236,6 +236,7 @@ class Request:
     def over(self, usage: Usage | None, problem: Problem | None) -> None:
         if problem is not None:
             if self._served.status:
+                self._served.problem = problem.code
                 self._outlet.push(self._service.dialect.render_problem(problem, in_stream=True))
                 self._outlet.finish()
             else:
@@ -276,7 +277,7 @@ class Request:
     def _over(self, how: str) -> None:
         """The outlet says that it is over: what was it worth?"""
         service, served = self._service, self._served
-        served.ended = how
+        served.ended = "failed" if how == "whole" and served.problem else how
         served.over_at = service.clock()
         if self._entered:
             service.accounts.leave(self._account, self._entered)

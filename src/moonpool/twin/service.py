@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from moonpool.dialects.base import Dialect, Identity
+from moonpool.errors import Problem
 from moonpool.twin.accounts import Accounts
 from moonpool.twin.backend import Backend
 from moonpool.twin.faults import Faults
@@ -46,6 +47,7 @@ class Service:
         self.seed = seed
         self.content = content
         self.says = {**getattr(dialect, "sentences", {}), **provider.says}
+        self.forbids = dialect.status_of(Problem("upstream.forbidden")) == 403
         self.served: list[Served] = []
         self.totals = Totals()
 
