@@ -222,7 +222,8 @@ def test_another_reason_to_end() -> None:
 def test_keep_alives_before_the_answer(body: Any, beat: bytes) -> None:
     """Comments in a stream, blank lines before a document, and then the answer as ever."""
     got, served = _one({"alive_s": 0.05, "alive_every_s": 0.01}, body)
-    assert got.body.startswith(beat * 2)
+    assert got.body.startswith(beat * 5)
+    assert not got.body.startswith(beat * 6)
     assert got.complete
     assert served.ended == "whole"
     assert got.text if body is STREAM else got.json["choices"]

@@ -25,6 +25,7 @@ from moonpool.settings import ConfigError, nearest
 
 _Count = Annotated[int, Meta(ge=0)]
 _Span = Annotated[float, Meta(ge=0)]
+_Every = Annotated[float, Meta(gt=0)]
 _Chance = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -67,7 +68,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     ] = ""
     finish: Annotated[str, _says("Another finish_reason, as content_filter or insufficient_system_resource.")] = ""
     alive_s: Annotated[_Span, _says("Before the answer, nothing but comments or blank lines for so long.")] = 0.0
-    alive_every_s: Annotated[_Span, _says("How often meanwhile.")] = 1.0
+    alive_every_s: Annotated[_Every, _says("How often meanwhile.")] = 1.0
     first_ms: Annotated[_Span, _says("So long before the first byte.")] = 0.0
     slow_ms: Annotated[_Span, _says("So long before each event.")] = 0.0
 

@@ -8,6 +8,7 @@ so that whoever has read them finds the record complete.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -63,7 +64,7 @@ class Outlet:
         self._started = False
         self._stalled = False
         self._paused = False
-        self._alive_until = self._loop.time() + self._fault.alive_s
+        self._beats = math.ceil(self._fault.alive_s / self._fault.alive_every_s)
         self._timer: asyncio.Handle | None = None
         exchange.listen(self)
 
@@ -111,18 +112,19 @@ class Outlet:
             wait_s = fault.slow_ms / 1000 if self._waiting else 0.0
             if not self._started:
                 wait_s += fault.first_ms / 1000
-                if self._loop.time() < self._alive_until:
-                    wait_s = min(fault.alive_every_s or 1.0, fault.alive_s)
+                if self._beats:
+                    wait_s = fault.alive_every_s
             self._timer = self._loop.call_later(wait_s, self._step) if wait_s else self._loop.call_soon(self._step)
 
     def _step(self) -> None:
         self._timer = None
         if self.ended or self._paused:
             return
-        if self._alive_until > self._loop.time():
+        if self._beats:
+            self._beats -= 1
             self._open()
             self._exchange.write(b": keep-alive\n\n" if self._stream else b"\n")
-            self._timer = self._loop.call_later(self._fault.alive_every_s or 1.0, self._step)
+            self._timer = self._loop.call_later(self._fault.alive_every_s, self._step)
             return
         if self._interrupted():
             return
