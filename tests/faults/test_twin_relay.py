@@ -12,13 +12,17 @@ import pytest
 import uvloop
 
 from faults.stage import Stage, only, records, stage
+from faults.twins import thought
+from moonpool.settings import Streams
 from moonpool.twin import Twin
 
 FLASH = "deepseek-flash"
 USER = {"role": "user", "content": "Hi"}
 
 
-def _play(home: Path, act: Callable[[Stage, list[Twin]], Awaitable[Any]], *scripts: Any) -> Path:
+def _play(
+    home: Path, act: Callable[[Stage, list[Twin]], Awaitable[Any]], *scripts: Any, streams: Streams | None = None
+) -> Path:
     """Moonpool before as many twins as there are scripts, in that order of preference."""
 
     async def run() -> Path:
@@ -28,7 +32,7 @@ def _play(home: Path, act: Callable[[Stage, list[Twin]], Awaitable[Any]], *scrip
                 f"twin{at}": {"base_url": twin.base_url, "dialect": "deepseek", "api_key": f"sk-pool.{at}"}
                 for at, twin in enumerate(twins)
             }
-            async with stage(home, model_name=FLASH, rows=hosts) as here:
+            async with stage(home, model_name=FLASH, rows=hosts, streams=streams) as here:
                 await act(here, twins)
             for twin in twins:
                 assert twin.faults_of_ours == []
@@ -101,6 +105,26 @@ def test_a_failure_before_the_first_word_is_the_next_twins(tmp_path: Path, fault
 
     path = _play(tmp_path, act, [fault], None)
     assert (only(path).kind, only(path).attempts, only(path).host) == ("posted", 2, "twin1")
+
+
+@pytest.mark.parametrize("after", [2, 5, 11, 19, 20, 21, 22, 30, 40])
+@pytest.mark.parametrize("how", ["cut_after", "end_after", "error_after"])
+def test_a_stream_that_breaks_off_is_gone_on_with(tmp_path: Path, after: int, how: str) -> None:
+    """One twin stops in the thinking or in the answer; what the client reads is the text of an uncut stream."""
+
+    async def act(here: Stage, twins: list[Twin]) -> None:
+        cut = await here.ask(_chat(stream=True))
+        first, second = [served for twin in twins for served in twin.served]
+        assert (first.fault, second.fault) == ([how], [])
+        assert second.path == "/beta/chat/completions"
+        places.append(second.asked["prefix"])
+        whole = await here.ask(_chat(stream=True))
+        assert cut.failure is None
+        assert (thought(cut), cut.text) == (thought(whole), whole.text)
+
+    places: list[str] = []
+    _play(tmp_path, act, [{"request": 1, how: after}], None, streams=Streams(continuation="same"))
+    assert places == ["thinking" if after <= 20 else "answer"]
 
 
 def test_a_refusal_of_the_request_is_the_clients(tmp_path: Path) -> None:

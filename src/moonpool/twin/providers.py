@@ -123,7 +123,7 @@ def parts(name: str, at: float) -> dict[str, Part]:
         table = {**shipped.get(said.row or said.name, {}), **said.over}
         if "alias" in table:
             raise ConfigError(FILE, f"{name}.models.{said.name}", "the row is an alias; name what it stands for.")
-        overlay[said.name] = {**table, "hosts": [host]}
+        overlay[said.name] = {**table, "hosts": [host], "json_word": "refuse"}  # nothing is added for anybody here
     row: dict[str, Any] = {"base_url": _MADE_UP, "api_key": "twin"}
     if provider.dialect:
         row["dialect"] = provider.dialect
