@@ -26,6 +26,7 @@ def twin(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8788,
     faults: Annotated[Path | None, typer.Option(help="A script of faults (TOML).", exists=True, dir_okay=False)] = None,
+    name: Annotated[list[str] | None, typer.Option(help="One more name of its first model; may be repeated.")] = None,
     model: Annotated[
         str, typer.Option(help="Who answers: transcripts, transcripts:FOLDER with answers of your own, or embedded.")
     ] = "transcripts",
@@ -56,6 +57,7 @@ def twin(
         provider,
         host=host,
         port=port,
+        names=name or (),
         faults=faults,
         model=model,
         seed=seed,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import datetime
 import functools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from moonpool.catalog import load
 from moonpool.catalog.catalog import build
@@ -54,8 +55,9 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     shape of its keys, a regular expression; `key_env` where programs look for theirs. `base` is what a program appends
     to the address. `paths` map "METHOD /path" to an operation (`chat`, `completion`) or a page of pages.py, with the
     word `beta` behind it where what is in beta works. `ignores` are fields it does not look at, `switch` is the field
-    whose `thinking` or `enable_thinking` turns the thinking on or off where that is not `thinking` itself. `fields` are
-    header fields of every answer. `limit` are requests at once where the catalogue's row of the host has no number.
+    whose `thinking` or `enable_thinking` turns the thinking on or off where that is not `thinking` itself, `continues`
+    the field that says that the last message is to be continued where that is not its `prefix`. `fields` are header
+    fields of every answer. `limit` are requests at once where the catalogue's row of the host has no number.
     `model_row` and `model_list` are what its list of models says beyond id and object; "{window}", "{created}" and
     "{name}" stand for the model's. `shape` are quirks of its answers (shape.py). `errors_in_200` are pages whose errors
     have the status 200. `funds` is the currency of its balance.
@@ -82,6 +84,7 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     shape: list[Shape] = []
     funds: str = "CNY"
     switch: str = ""
+    continues: str = ""
     errors_in_200: list[str] = []
 
 
@@ -111,11 +114,13 @@ def find(name: str) -> Provider:
     return known[name]
 
 
-def parts(name: str, at: float) -> dict[str, Part]:
-    """What the provider serves at a time (Unix seconds), by name."""
+def parts(name: str, at: float, more: Sequence[str] = ()) -> dict[str, Part]:
+    """What the provider serves at a time (Unix seconds), by name. `more`: names that its first model has as well."""
     provider = find(name)
     day = datetime.datetime.fromtimestamp(at, datetime.UTC).date()
     living = [said for said in provider.models if said.since <= day < said.until]
+    first = living[0]
+    living += [replace(first, name=alias, row=first.row or first.name, routed="") for alias in more]
     host = provider.host or name
     shipped = load.shipped().models
     overlay = {}

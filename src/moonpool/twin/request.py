@@ -191,6 +191,8 @@ class Request:
         kept = {name: value for name, value in self._raw.items() if name not in provider.ignores}
         if provider.switch:
             kept = _switched(kept, provider.switch)
+        if kept.get(provider.continues) is True:
+            kept = _continued(kept)
         if kept != self._raw:
             body = _encode(kept)
         call = service.dialect.parse_call(operation, body, self._arrival.id)
@@ -347,6 +349,14 @@ def _switched(fields: dict[str, Any], name: str) -> dict[str, Any]:
         return fields
     said = switch.get("thinking", switch.get("enable_thinking"))
     return fields if type(said) is not bool else {**fields, "thinking": {"type": "enabled" if said else "disabled"}}
+
+
+def _continued(fields: dict[str, Any]) -> dict[str, Any]:
+    """With the last message marked as the beginning of the answer."""
+    messages = fields.get("messages")
+    if type(messages) is not list or not messages or type(messages[-1]) is not dict:
+        return fields
+    return {**fields, "messages": [*messages[:-1], {**messages[-1], "prefix": True}]}
 
 
 def _summary(fields: Mapping[str, Any]) -> dict[str, Any]:

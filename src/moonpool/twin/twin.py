@@ -12,7 +12,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -44,10 +44,10 @@ EMBEDDED: Final = "embedded"
 
 
 class Twin:
-    """One provider. `faults` is a script's path, or rows as they stand in one (or `Fault`s); `model` is `transcripts`,
-    `transcripts:FOLDER` or `embedded`; `concurrency` replaces the provider's limit per account and model; `at` (Unix
-    seconds) plays another day; `log` gets a line of JSON for each request that is over. `weights` and `home` are for
-    the embedded model. Raises ConfigError.
+    """One provider. `names` are more names of its first model; `faults` is a script's path, or rows as they stand in
+    one (or `Fault`s); `model` is `transcripts`, `transcripts:FOLDER` or `embedded`; `concurrency` replaces the
+    provider's limit per account and model; `at` (Unix seconds) plays another day; `log` gets a line of JSON for each
+    request that is over. `weights` and `home` are for the embedded model. Raises ConfigError.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Twin:
         host: str = "127.0.0.1",
         port: int = 0,
         faults: Path | str | Iterable[Fault | Mapping[str, Any]] | None = None,
+        names: Sequence[str] = (),
         model: str = TRANSCRIPTS,
         seed: int | None = None,
         concurrency: int | None = None,
@@ -74,7 +75,7 @@ class Twin:
         self.port = port
         began = clock()
         day = began if at is None else at
-        found = parts(provider, day)
+        found = parts(provider, day, names)
         first = next(iter(found.values()))
         dialect = DIALECTS[dialect_of(first)]
         script = _script(faults, seed)

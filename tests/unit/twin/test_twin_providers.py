@@ -53,6 +53,14 @@ def test_names_have_their_time() -> None:
     assert "reasoning_content_v3_2" in parts("deepseek", day("2026-01-01"))["deepseek-reasoner"].strict
 
 
+def test_a_model_may_have_more_names() -> None:
+    """Each is a model of its own, ruled as the first one."""
+    found = parts("deepseek", NOW, ["mine"])
+    assert found["mine"].routed == "mine"
+    assert found["mine"].model.prices == found["deepseek-flash"].model.prices
+    assert found["mine"].strict == found["deepseek-flash"].strict
+
+
 def test_paths_are_the_providers_and_no_others() -> None:
     """What is in beta works there only; an address it has not is none."""
     provider = find("deepseek")
