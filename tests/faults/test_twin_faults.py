@@ -167,6 +167,29 @@ def test_an_error_within_a_stream() -> None:
     assert served.ended == "failed"
 
 
+def test_an_error_of_ones_choice_within_a_stream() -> None:
+    """`problem` says which one it is."""
+    got, served = _one({"error_after": 1, "problem": "platform.overloaded"})
+    assert got.failure is not None
+    assert got.failure["type"] == "service_unavailable_error"
+    assert served.fault == ["problem", "error_after"]
+
+
+@pytest.mark.parametrize("fault", [{"refuse": "busy"}, {"refuse": "reset"}, {"html": True}])
+def test_a_refusal_may_take_its_time(fault: dict[str, Any]) -> None:
+    """Slow to refuse is a fault of its own; a client that leaves before is seen."""
+    _, served = _one({**fault, "first_ms": 30})
+    assert served.over_at - served.at >= 0.029
+
+    async def act(twin: Twin) -> None:
+        async with opened(twin, STREAM):
+            await twin.until(lambda: twin.served)
+        await twin.until(lambda: twin.served[0].ended)
+        assert twin.served[0].ended == "gone"
+
+    play(act, faults=[{**fault, "first_ms": 60_000}])
+
+
 def test_an_error_for_an_answer() -> None:
     """A whole 200 whose body is an error."""
     got, _ = _one({"error_after": 0}, WHOLE)

@@ -61,7 +61,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
         None
     )
     reset_after_bytes: Annotated[_Count | None, _says("Reset the connection after N bytes of the body.")] = None
-    error_after: Annotated[_Count | None, _says("An error inside the 200 after k events; whole: instead of it.")] = None
+    error_after: Annotated[_Count | None, _says("An error inside the 200 after k events: `problem`, if given.")] = None
     garbage_after: Annotated[_Count | None, _says("Bytes that mean nothing after k events, then the end.")] = None
     usage: Annotated[
         Literal["", "negative", "huge", "zero", "missing", "twice"], _says("A usage that cannot be right.")
@@ -69,7 +69,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     finish: Annotated[str, _says("Another finish_reason, as content_filter or insufficient_system_resource.")] = ""
     alive_s: Annotated[_Span, _says("Before the answer, nothing but comments or blank lines for so long.")] = 0.0
     alive_every_s: Annotated[_Every, _says("How often meanwhile.")] = 1.0
-    first_ms: Annotated[_Span, _says("So long before the first byte.")] = 0.0
+    first_ms: Annotated[_Span, _says("So long before the first byte, of a refusal too.")] = 0.0
     slow_ms: Annotated[_Span, _says("So long before each event.")] = 0.0
 
     def effects(self) -> list[str]:

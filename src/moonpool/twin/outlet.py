@@ -72,27 +72,15 @@ class Outlet:
 
     def refuse(self, status: int, content_type: str, fields: Fields, body: bytes) -> None:
         """An answer that is an error."""
-        if self.ended:
-            return
-        self._served.status = status
-        self._served.sent_bytes = len(body)
-        self._end("refused")
-        self._exchange.whole(status, content_type, [*self._fields, *fields], body)
+        self._when_due(lambda: self._give(status, content_type, [*self._fields, *fields], body, "refused"))
 
     def page(self, body: bytes, content_type: str = JSON, ended: str = "whole") -> None:
-        """An answer that needs no time."""
-        if self.ended:
-            return
-        self._served.status = 200
-        self._served.sent_bytes = len(body)
-        self._end(ended)
-        self._exchange.whole(200, content_type, self._fields, body)
+        """An answer that is there at once."""
+        self._when_due(lambda: self._give(200, content_type, self._fields, body, ended))
 
     def hang_up(self, *, reset: bool) -> None:
         """Close without a word."""
-        if self.ended:
-            return
-        self._break_off("reset" if reset else "cut")
+        self._when_due(lambda: self._break_off("reset" if reset else "cut"))
 
     def push(self, data: bytes, tokens: int = 0) -> None:
         """A piece: an event of a stream, or all of a whole answer."""
@@ -103,6 +91,22 @@ class Outlet:
         """There is no more."""
         self._last = True
         self._soon()
+
+    def _when_due(self, act: Callable[[], None]) -> None:
+        """Now, or when the script says that something is to come."""
+        if self._fault.first_ms:
+            self._timer = self._loop.call_later(self._fault.first_ms / 1000, act)
+        else:
+            act()
+
+    def _give(self, status: int, content_type: str, fields: Fields, body: bytes, ended: str) -> None:
+        """A whole answer."""
+        if self.ended:
+            return
+        self._served.status = status
+        self._served.sent_bytes = len(body)
+        self._end(ended)
+        self._exchange.whole(status, content_type, fields, body)
 
     # Time.
 
@@ -190,7 +194,7 @@ class Outlet:
                 self._exchange.write(data)
                 served.sent_bytes = len(data)
             else:
-                self.page(data)
+                self._give(200, JSON, self._fields, data, "whole")
             return
         self._open()
         half = len(data) // 2 if fault.reset_after_bytes is None else min(fault.reset_after_bytes, len(data))

@@ -109,7 +109,8 @@ class Request:
 
     def _make_outlet(self) -> Outlet:
         stream = self._served.stream
-        failure = self._service.dialect.render_problem(Problem("platform.fault"), in_stream=stream)
+        code = (self._fault.problem if self._fault is not None else "") or "platform.fault"
+        failure = self._service.dialect.render_problem(Problem(code), in_stream=stream)
         fields: Fields = [
             (name, value.replace("{id}", self._arrival.id)) for name, value in self._service.provider.fields.items()
         ]
@@ -130,7 +131,7 @@ class Request:
             self._outlet.page(_PAGE, "text/html; charset=utf-8", "failed")
         elif fault.refuse == "busy":
             raise Problem("platform.overloaded")
-        elif fault.problem:
+        elif fault.problem and fault.error_after is None:
             raise Problem(fault.problem)
         elif fault.rate_limit is not None:
             raise Problem("platform.queue_full")
