@@ -334,13 +334,17 @@ async def stage(
     routing: Routing | None = None,
     vault: Vault | None = None,
     prepare: Callable[[App], None] | None = None,
+    rows: dict[str, dict[str, Any]] | None = None,
+    model_name: str = MODEL,
 ) -> AsyncIterator[Stage]:
     """`scripts`: one host each; `dead`: so many hosts before them where nobody listens; `host`: more for each host's
-    row; `prepare`: what to do to the app before the first request."""
+    row; `prepare`: what to do to the app before the first request; `rows`: hosts that the test runs itself."""
     async with contextlib.AsyncExitStack() as stack:
         hosts = [await stack.enter_async_context(Upstream(script)) for script in scripts]
-        rows = {f"dead{at}": f"http://127.0.0.1:{_closed_port()}" for at in range(dead)}
-        rows |= {f"host{at}": server.base_url for at, server in enumerate(hosts)}
+        urls = {f"dead{at}": f"http://127.0.0.1:{_closed_port()}" for at in range(dead)}
+        urls |= {f"host{at}": server.base_url for at, server in enumerate(hosts)}
+        table = {name: {"base_url": url, "dialect": "deepseek", "api_key": HOST_KEY} for name, url in urls.items()}
+        table |= rows or {}
         settings = Settings(
             home=str(home),
             port=0,
@@ -351,11 +355,8 @@ async def stage(
             routing=routing or Routing(),
             vault=vault or Vault(),
             log=Log(requests=False),
-            hosts={
-                name: {"base_url": url, "dialect": "deepseek", "api_key": HOST_KEY, **(host or {})}
-                for name, url in rows.items()
-            },
-            models={MODEL: {"hosts": list(rows), **(model or {})}},
+            hosts={name: {**row, **(host or {})} for name, row in table.items()},
+            models={model_name: {"hosts": list(table), **(model or {})}},
         )
         app = App(settings, {})
         await app.start()

@@ -18,6 +18,7 @@ def pages() -> dict[str, str]:
         "cli.md": cli(),
         "metrics.md": metrics(),
         "catalogue.md": catalogue(),
+        "twin.md": twin(),
     }
 
 
@@ -97,6 +98,41 @@ def errors() -> str:
         )
         page += f"\n## {title}\n\n{sentence}\n" + _table(heads, rows)
     return page
+
+
+def twin() -> str:
+    from moonpool.catalog.rows import describe
+    from moonpool.dialects import DIALECTS
+    from moonpool.twin.faults import WHEN, Fault
+    from moonpool.twin.providers import dialect_of, parts, providers
+
+    page = _head(
+        "The twin",
+        "`src/moonpool/twin/`",
+        "How each provider is played, and what a script of faults may say. How to use it: "
+        "[Test your app against every provider](../guides/twin.md).",
+    )
+    says = dict(describe(Fault))
+    for title, sentence, wanted in (
+        ("When a row of a script takes a request", "All that is given must be so.", True),
+        ("What happens then", "A row may name several.", False),
+    ):
+        rows = [(f"`{name}`", text) for name, text in says.items() if (name in WHEN) == wanted]
+        page += f"\n## {title}\n\n{sentence}\n" + _table(("key", "what it means"), rows)
+    for name, provider in providers().items():
+        played = parts(name, TWIN_DAY)
+        dialect = DIALECTS[dialect_of(next(iter(played.values())))]
+        sentences = {**getattr(dialect, "sentences", {}), **provider.says}
+        page += f"\n## {name}\n\n{provider.title}. Models: {', '.join(f'`{model}`' for model in played)}.\n"
+        page += _table(("address", "what is there"), [(f"`{path}`", what) for path, what in provider.paths.items()])
+        refused = dict.fromkeys(rule for part in played.values() for rule in part.strict)
+        if refused:
+            page += "\nRefused there, though Moonpool itself would adapt it:\n"
+            page += _table(("rule", "the sentence"), [(f"`{rule}`", sentences[rule]) for rule in refused])
+    return page
+
+
+TWIN_DAY = 1_793_500_000.0  # 2026-11-01: what is played depends on the day
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:

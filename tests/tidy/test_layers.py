@@ -28,8 +28,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay": _BOTTOM | {"settings", "dialects", "catalog", "ledger", "transports.base", "state.base"},
     "web": _WEB,
     "app": _WEB | {"dialects", "state", "transports", "web"},
+    # It plays a provider with the parts that talk to one.
+    "twin": _WEB | {"dialects", "transports", "web"},
     # Without a server a command is an app of its own: it checks hosts and fetches weights itself.
-    "cli": _WEB | {"web", "app", "transports.http", "transports.weights"},
+    "cli": _WEB | {"web", "app", "twin", "transports.http", "transports.weights"},
     "__main__": {"cli"},
 }
 

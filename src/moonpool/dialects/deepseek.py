@@ -87,6 +87,7 @@ class DeepSeek(OpenAI):
     name = "deepseek"
     grammar: ClassVar[Grammar] = Grammar(server_tools=("deepseek_web_search", "deepseek_read_url"))
     rows: ClassVar[tuple[Row, ...]] = _ROWS
+    sentences: ClassVar[Mapping[str, str]] = SENTENCES
 
     def _path(self, call: Call, target: Target) -> str:
         if call.operation != CHAT:

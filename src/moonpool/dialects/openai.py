@@ -1,7 +1,8 @@
 """The family's plain flavour: hosts that speak OpenAI's Chat Completions and legacy Completions, and no more.
 
-A flavour overrides what differs: where a request goes (`_path`), its table of errors (`rows`), which tools the
-service executes itself (`grammar`). Everything else is the family's: request.py, decode.py, encode.py, problems.py.
+A flavour overrides what differs: where a request goes (`_path`), its table of errors (`rows`), what else it says of a
+request (`sentences`), which tools the service executes itself (`grammar`). Everything else is the family's:
+request.py, decode.py, encode.py, problems.py.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class OpenAI:
     by_name: ClassVar[bool] = True
     """Whether such a host picks the model by its name in the request."""
     grammar: ClassVar[Grammar] = Grammar()
+    sentences: ClassVar[Mapping[str, str]] = {}
     rows: ClassVar[tuple[Row, ...]] = (Row(0, "", None, "maximum context length", "caller.too_long"),)
 
     def parse_call(self, operation: Operation, raw: bytes, call_id: str) -> Call:

@@ -209,6 +209,18 @@ class Exchange:
         # Without chunks a plain close would look like the end of the answer.
         connection.cut(reset=self._http10 and self._started)
 
+    def reset(self) -> None:
+        """Close with RST, as a host that crashed. What was written before is sent first and may be lost all the same.
+        Only who plays a host wants this."""
+        connection = self._connection
+        if connection is None:
+            return
+        self._connection = self._listener = None
+        waiting = self._take()
+        if waiting:
+            connection.send(waiting)
+        connection.cut(reset=True)
+
     # What the connection tells its exchange.
 
     def lost(self) -> None:
