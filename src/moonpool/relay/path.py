@@ -54,7 +54,9 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         trip.stage = stages.RESOLVE
         model = platform.catalogue.find(call.model)
         trip.model = model.name
-        call = apply(call, model)
+        call = apply(
+            call, model, key.switches.get("conflicts") == "refuse", arrival.headers.get("x-moonpool-emulate", "")
+        )
         trip.price = model.price_at(arrival.at)
 
         trip.stage = stages.ADMIT

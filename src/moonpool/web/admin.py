@@ -35,6 +35,8 @@ _BODY_BYTES_MAX: Final = 1 << 20
 SWITCHES: Final[Mapping[str, tuple[str, ...]]] = {
     "keepalive": ("comment", "newline", "off"),
     "usage": ("finish", "chunk"),
+    "conflicts": ("adapt", "refuse"),
+    "continuation": ("same", "on", "off"),
 }
 """What `switches` of a key may say; the first of each is what holds without it."""
 
