@@ -216,7 +216,10 @@ def emulation(needs: frozenset[str], allowed: frozenset[str], model: Model, draf
     Raises Problem for what an emulation does not have.
     """
     for way in _WAYS:
-        if way <= allowed and way <= needs and needs - way <= model.can and model.targets_for(needs - way):
+        rest = needs - way
+        if "tools" in way and "json_object" in rest:
+            continue  # a host's own JSON mode has no room for the marks of a call
+        if way <= allowed and way <= needs and rest <= model.can and model.targets_for(rest):
             break
     else:
         return frozenset()

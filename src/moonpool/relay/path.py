@@ -12,6 +12,7 @@ from typing import Final
 from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
 from moonpool.dialects.base import Encoder, Identity
+from moonpool.dialects.emulate import dialect_for
 from moonpool.errors import Problem
 from moonpool.ledger.estimate import is_plausible
 from moonpool.ledger.money import bound, cost
@@ -154,7 +155,7 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
             if reply.over:
                 raise Problem("caller.gone")
             target = permit.place.target
-            dialect = platform.dialects[target.host.dialect]
+            dialect = dialect_for(platform.dialects[target.host.dialect], call)
             trip.dispatch(target, goes_on=seam is not None)
             if seam is None or encoder is None:
                 verbatim = dialect.family == client.family
