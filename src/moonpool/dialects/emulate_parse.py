@@ -252,7 +252,6 @@ class JsonText:
         self._raw = ""  # behind the brace, as it came
         self._whole = ""  # the object's text
         self._said = 0  # characters of it that were given
-        self._sure = False  # something behind the brace fits it
 
     def feed(self, text: str) -> str:
         out = ""
@@ -273,7 +272,7 @@ class JsonText:
         for at, character in enumerate(text):
             added = scan.take(character)
             if scan.broken:
-                out = self._give() if self._sure and not self._hold else ""
+                out = self._give() if scan.sure and not self._hold else ""
                 self._tries += 1
                 if self.given or self._tries > TRIES_MAX:
                     self.wrong = "the answer is no valid JSON"
@@ -281,7 +280,6 @@ class JsonText:
                     self._rest, self._scan = self._raw + text, None
                 return out
             self._whole += added
-            self._sure |= not character.isspace()
             if scan.done:
                 self._rest = text[at + 1 :]
                 self.done = True
@@ -289,7 +287,7 @@ class JsonText:
                 self._check()
                 return out if self.wrong else out + self._give()
         self._raw += text
-        return self._give() if self._sure and not self._hold else ""
+        return self._give() if scan.sure and not self._hold else ""
 
     def _give(self) -> str:
         text = self._whole[self._said :]

@@ -62,13 +62,14 @@ def _named(call: Call) -> str:
 
 
 def opening(call: Call, target: Target) -> str:
-    """How the answer is begun for the model; "" where it begins it."""
+    """How the answer is begun for the model; "" where it begins it. It is begun as far as a word of its own would go:
+    a model that has to go on behind a lonely brace forgets the quotes."""
     if call.thinking or "prefix" not in target.can:
         return ""
     if is_forced(call):
         names = list(functions(call))
-        name = json.dumps(names[0])[1:-1] + '", "arguments": {' if len(names) == 1 else ""
-        return f'{OPEN}\n{{"name": "{name}'
+        name = f' "{names[0]}", "arguments":' if len(names) == 1 else ""
+        return f'{OPEN}\n{{"name":{name}'
     return "{" if "tools" not in call.emulated else ""
 
 

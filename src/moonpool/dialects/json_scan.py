@@ -1,7 +1,7 @@
 """Is this still the beginning of a JSON object, and where is one in it? Character by character.
 
-Strict as JSON is, but for one thing that models do: a raw line break or tab in a string is taken, and written as its
-escape. What `take` gives back, joined, is the object's text.
+Strict as JSON is, but for two things that models do: a raw line break or tab in a string is taken, and written as its
+escape; a name without quotes is taken as a key, and gets them. What `take` gives back, joined, is the object's text.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from typing import Final, Literal
 DEPTH_MAX: Final = 64
 _WORD: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null", re.ASCII)
 _WORD_CHARACTERS: Final = frozenset("-+.0123456789abcdefghijklmnopqrstuvwxyzE")
+_NAME_BEGINS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_$")
 _BLANK: Final = frozenset(" \t\r\n")
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ENDS: Final = {"}": "{", "]": "["}
 
-_State = Literal["root", "first_key", "key", "colon", "value", "first_item", "after", "string", "escape", "hex", "word"]
+_State = Literal[
+    "root", "first_key", "key", "bare", "colon", "value", "first_item", "after", "string", "escape", "hex", "word"
+]  # fmt: skip
 
 
 class Scan:
-    """`done`: the object is complete; `broken`: it never will be. `key` is the outermost object's last key, `within`
-    that key if the character last taken belongs to its value."""
+    """`done`: the object is complete; `broken`: it never will be; `sure`: more than a brace speaks for one. `key` is
+    the outermost object's last key, `within` that key if the character last taken belongs to its value."""
 
-    __slots__ = ("_hex", "_inside", "_is_key", "_stack", "_state", "_word", "broken", "done", "key", "within")
+    __slots__ = ("_hex", "_inside", "_is_key", "_stack", "_state", "_word", "broken", "done", "key", "sure", "within")
 
     def __init__(self) -> None:
         self._state: _State = "root"
@@ -33,7 +36,7 @@ class Scan:
         self._hex = 0
         self._is_key = False
         self._inside = False
-        self.done = self.broken = False
+        self.done = self.broken = self.sure = False
         self.key = ""
         self.within = ""
 
@@ -49,6 +52,8 @@ class Scan:
                 return self._break()
             self._ended()
             state = self._state
+        if state == "bare":
+            return self._bare(character)
         if state == "string":
             return self._string(character)
         if state == "escape":
@@ -90,6 +95,14 @@ class Scan:
             return self._kept(_ESCAPES.get(character) or f"\\u{ord(character):04x}")
         return self._kept(character)
 
+    def _bare(self, character: str) -> str:
+        if character in _NAME_BEGINS or character in "0123456789-":
+            if len(self._stack) == 1:
+                self.key += character
+            return self._kept(character)
+        self._state = "colon"
+        return '"' + self.take(character)
+
     def _structure(self, character: str, state: _State) -> str:
         stack = self._stack
         if state == "root":
@@ -100,7 +113,15 @@ class Scan:
             return character
         if state == "colon":
             self._state = "value"
-            return self._kept(character) if character == ":" else self._break()
+            if character != ":":
+                return self._break()
+            self.sure = True
+            return self._kept(character)
+        if state in ("first_key", "key") and character in _NAME_BEGINS:
+            if len(stack) == 1:
+                self.key = character
+            self._state = "bare"
+            return '"' + self._kept(character)
         if state in ("first_key", "key") and character == '"':
             if len(stack) == 1:
                 self.key = ""
@@ -117,7 +138,7 @@ class Scan:
             if stack:
                 self._ended()
             else:
-                self.done = True
+                self.done = self.sure = True
             return character
         if state in ("value", "first_item"):
             return self._value(character)
