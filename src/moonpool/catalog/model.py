@@ -95,5 +95,7 @@ class Model(Struct, frozen=True):
         tokens = call.output_max or self.output_max
         if call.thinking and not self.limit_counts_thinking:
             tokens += self.thinking_max
+        if call.emulated:
+            tokens *= 2  # what was missed is asked for once more
         candidates = call.fields.get("n") if call.operation == CHAT else None
         return tokens * candidates if candidates else tokens

@@ -52,6 +52,10 @@ from moonpool.words import (
     Usage,
 )
 
+TEXT_MAX: Final = 1 << 20
+"""Characters of a pass. They are read one by one, on everybody's loop."""
+
+_LESSON_BYTES_MAX: Final = 2048  # beside what the request itself says
 _ENDED: Final = ("", "stop", "tool_calls")  # by the model's own will
 _REVIEWED: Final = "content_filter"  # what is then said is the review's (contract 4)
 
@@ -63,6 +67,12 @@ _NO_JSON: Final = "The model did not answer with one JSON object that fits."
 def dialect_for(dialect: Dialect, call: Call) -> Dialect:
     """How to speak to a host of this dialect about this call."""
     return Emulated(dialect) if call.emulated else dialect
+
+
+def bytes_max(call: Call) -> int:
+    """The longest that all prompts of a call can be: what a hold covers."""
+    size = len(call.raw)
+    return 2 * (size + _LESSON_BYTES_MAX) + 4 * SAID_MAX if call.emulated else size
 
 
 class Emulated:
@@ -91,6 +101,9 @@ class Emulated:
     def render_problem(self, problem: Problem, *, in_stream: bool) -> bytes:
         return self._inner.render_problem(problem, in_stream=in_stream)
 
+    def status_of(self, problem: Problem) -> int:
+        return self._inner.status_of(problem)
+
 
 class EmulatedDecoder:
     """A decoder (dialects.base) for one answer of at most two passes, each in as many as its host needs."""
@@ -118,6 +131,7 @@ class EmulatedDecoder:
         self._json = JsonText(required(schema_of(self._call)), hold=not self._call.stream)
         self._held: list[Event] = []
         self._said = self._begun
+        self._chars = 0
         self._reason = ""
         self._used: Usage | None = None
         self._wrong: str | None = None
@@ -160,6 +174,11 @@ class EmulatedDecoder:
         for frame in frames:
             for event in frame.events:
                 if isinstance(event, Text):
+                    self._chars += len(event.text)
+                    if self._chars > TEXT_MAX:
+                        self._over = True
+                        detail = f"an emulated answer of more than {TEXT_MAX} characters"
+                        return [*events, Failed(Problem("upstream.too_large", detail=detail))]
                     self._said += event.text[: max(0, SAID_MAX - len(self._said))]
                     self._read(event.text, events)
                 elif isinstance(event, Metered):

@@ -16,7 +16,7 @@ from moonpool.dialects.json_scan import Scan
 from moonpool.words import ToolCall
 
 CALLS_MAX: Final = 128
-TRIES_MAX: Final = 64
+TRIES_MAX: Final = 16
 _ARGUMENTS: Final = ("arguments", "parameters")
 _FENCE: Final = "```"
 
@@ -59,9 +59,9 @@ class Calls:
         self._scanned = 0
         self._name = ""
         self._known = ""
-        self._arguments = ""
+        self._arguments: list[str] = []  # as they came; `_waiting` of them were not given
+        self._waiting: list[str] = []
         self._key = ""
-        self._given = 0
         self.begun = False
 
     def feed(self, text: str) -> list[str | ToolCall]:
@@ -155,7 +155,8 @@ class Calls:
                 self._name += added
             elif scan.within in _ARGUMENTS and self._key in ("", scan.within):
                 self._key = scan.within
-                self._arguments += added
+                self._arguments.append(added)
+                self._waiting.append(added)
             if scan.broken or scan.done:
                 self._give(out)
                 # A last brace that was forgotten before the closing mark is no matter.
@@ -200,24 +201,24 @@ class Calls:
 
     def _give(self, out: list[str | ToolCall]) -> None:
         """What of the arguments can be handed on. Those in a string are not what they will be."""
-        if self._known_name() and self._arguments.startswith("{"):
-            self._part(out, self._arguments[self._given :])
+        if self._known_name() and self._arguments and self._arguments[0] == "{":
+            self._part(out, "".join(self._waiting))
 
     def _part(self, out: list[str | ToolCall], arguments: str) -> None:
+        self._waiting.clear()
         slot = self._first_slot + self.count
         if not self.begun:
             self.begun = True
             out.append(ToolCall(slot, None, self._known, arguments))
         elif arguments:
             out.append(ToolCall(slot, None, None, arguments))
-        self._given += len(arguments)
 
     def _complete(self, out: list[str | ToolCall]) -> bool:
         """Close the call, if all of it is there and right."""
         if not self._known_name():
             self.wrong = self.wrong or "the call has no name"
             return False
-        text = self._arguments
+        text = whole = "".join(self._arguments)
         arguments = {} if text == "null" or (self._scan.done and not text) else _read(text)
         if type(arguments) is str:
             text, arguments = arguments, _read(arguments)
@@ -227,7 +228,10 @@ class Calls:
         if missing:
             self.wrong = f"the call of {self._known} lacks {', '.join(missing)}"
             return False
-        self._part(out, (text if arguments or text.startswith("{") else "{}")[self._given :])
+        if text is not whole:
+            self._part(out, text)
+        else:
+            self._part(out, "".join(self._waiting) if text.startswith("{") else "{}")
         self.made.append((self._known, arguments))
         self.begun = False
         return True
@@ -250,8 +254,8 @@ class JsonText:
 
     def _begin(self) -> None:
         self._raw = ""  # behind the brace, as it came
-        self._whole = ""  # the object's text
-        self._said = 0  # characters of it that were given
+        self._whole: list[str] = []  # the object's text; `_waiting` of it was not given
+        self._waiting: list[str] = []
 
     def feed(self, text: str) -> str:
         out = ""
@@ -262,7 +266,7 @@ class JsonText:
                 if brace:
                     self._begin()
                     self._scan = Scan()
-                    self._whole = self._scan.take(brace)
+                    self._keep(self._scan.take(brace))
                 continue
             out += self._take(self._scan)
         return out
@@ -279,7 +283,7 @@ class JsonText:
                 else:
                     self._rest, self._scan = self._raw + text, None
                 return out
-            self._whole += added
+            self._keep(added)
             if scan.done:
                 self._rest = text[at + 1 :]
                 self.done = True
@@ -290,13 +294,17 @@ class JsonText:
         return self._give() if scan.sure and not self._hold else ""
 
     def _give(self) -> str:
-        text = self._whole[self._said :]
-        self._said += len(text)
+        text = "".join(self._waiting)
+        self._waiting.clear()
         self.given = True
         return text
 
+    def _keep(self, text: str) -> None:
+        self._whole.append(text)
+        self._waiting.append(text)
+
     def _check(self) -> None:
-        said = _read(self._whole)
+        said = _read("".join(self._whole))
         missing = [name for name in self._required if name not in said]
         if missing:
             self.wrong = f"the object lacks {', '.join(missing)}"

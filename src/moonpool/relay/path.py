@@ -12,7 +12,7 @@ from typing import Final
 from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
 from moonpool.dialects.base import Encoder, Identity
-from moonpool.dialects.emulate import dialect_for
+from moonpool.dialects.emulate import bytes_max, dialect_for
 from moonpool.errors import Problem
 from moonpool.ledger.estimate import is_plausible
 from moonpool.ledger.money import bound, cost
@@ -112,7 +112,7 @@ async def hold(platform: Platform, trip: Trip, call: Call, model: Model) -> None
     """Set the most this request can cost aside; durable when this returns."""
     host = model.targets[0].host
     now = platform.clock()
-    amount_pico = bound(len(call.raw), model.tokens_max(call), trip.price)
+    amount_pico = bound(bytes_max(call), model.tokens_max(call), trip.price)
     wanted = Hold(
         call.id,
         trip.account,

@@ -222,6 +222,13 @@ def test_what_is_emulated(
     assert CATALOGUE.find(model).targets_for(done.needs)
 
 
+def test_a_hold_covers_both_passes() -> None:
+    """An emulated answer may be asked for twice."""
+    plain, told = (asked("told", max_tokens=10, **fields) for fields in ({}, {"tools": TOOLS}))
+    assert CATALOGUE.find("told").tokens_max(plain) == 10
+    assert CATALOGUE.find("told").tokens_max(told) == 20
+
+
 NOT_EMULATED = [
     # model; header; fields; param
     ("plain", "", {"tools": TOOLS}, "tools"),

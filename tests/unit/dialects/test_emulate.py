@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from moonpool.dialects import DIALECTS
-from moonpool.dialects.emulate import dialect_for
+from moonpool.dialects.emulate import TEXT_MAX, bytes_max, dialect_for
 from moonpool.dialects.json_scan import Scan
 from moonpool.words import (
     Call,
@@ -328,6 +328,15 @@ def test_usage_of_a_silent_host_is_an_estimate() -> None:
     assert Answer(asked(), TARGET, silent, body([GOOD])).usage == Usage(10, 0, 7, estimated=True)
     got = Answer(asked(), TARGET, body([GOOD]).replace(b'"usage"', b'"nothing"'))
     assert not [event for event in got.events if type(event) is Metered]
+
+
+def test_an_endless_answer_fails() -> None:
+    """More than can be read one by one is no answer; and all prompts are within the bound of the hold."""
+    got = Answer(asked(), TARGET, body(["x" * (TEXT_MAX // 2)] * 3))
+    assert got.ends == ["upstream.too_large"]
+    got = Answer(asked(False), TARGET, body([OTHER + "é" * 20_000], stream=False), body([GOOD], stream=False))
+    assert sum(len(outbound.body) for outbound in got.asked) <= bytes_max(asked(False))
+    assert bytes_max(replace(asked(), emulated=frozenset())) == len(asked().raw)
 
 
 # What the host is told.
