@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from moonpool.catalog import weights_rows
+from moonpool.dialects.emulate import dialect_for
 from moonpool.dialects.llamacpp import LlamaCpp
 from moonpool.errors import Problem
 from moonpool.later import Later
@@ -204,8 +205,10 @@ class Model:
         self, fields: dict[str, Any], operation: Any = "chat", began: threading.Event | None = None, **options: Any
     ) -> Future[Answer]:
         """Ask; the answer is in the future. `began` is set at its first event."""
-        asked = self._ask(call(fields, operation), target(**options), began)
-        return asyncio.run_coroutine_threadsafe(asked, self.loop)
+        return self.put(call(fields, operation), target(**options), began)
+
+    def put(self, asked: Call, at: Target, began: threading.Event | None = None) -> Future[Answer]:
+        return asyncio.run_coroutine_threadsafe(self._ask(asked, at, began), self.loop)
 
     def ask(self, fields: dict[str, Any], operation: Any = "chat", **options: Any) -> Answer:
         """One whole answer; its problem, if any, is in it."""
@@ -213,8 +216,9 @@ class Model:
 
     async def _ask(self, asked: Call, at: Target, began: threading.Event | None) -> Answer:
         answer = Answer()
-        decoder = _DIALECT.decoder(asked, at)
-        outbound: Outbound | None = _DIALECT.render_call(asked, at)
+        dialect = dialect_for(_DIALECT, asked)
+        decoder = dialect.decoder(asked, at)
+        outbound: Outbound | None = dialect.render_call(asked, at)
         while outbound is not None:
             sink = _Sink(decoder, answer, began)
             self.transport.send(HOST, outbound, sink)

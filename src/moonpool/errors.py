@@ -143,3 +143,12 @@ class Problem(Exception):
     @property
     def status(self) -> int:
         return self.row.status
+
+
+def conflict(receipt: str, param: str, message: str | None = None) -> Problem:
+    """What a client reads whose key refuses adaptations (`conflicts`): the field, and what would have become of it."""
+    return Problem(
+        "caller.unsupported",
+        message or f"{param} cannot be kept as it is ({receipt}), and this key's switch `conflicts` refuses changes.",
+        param=param,
+    )

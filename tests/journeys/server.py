@@ -34,6 +34,19 @@ THINKING_TOKENS = 40
 CONFIG = f"""
 [embedded]
 thinking_budget_tokens = {THINKING_TOKENS}
+
+# The same model without its own tools and JSON, which are then emulated: begun for it, and not.
+[models.told-and-begun]
+hosts = ["embedded"]
+thinking = "never"
+can = ["prefix"]
+emulate = ["tools", "json_object"]
+
+[models.told]
+hosts = ["embedded"]
+thinking = "never"
+can = []
+emulate = ["tools", "json_object"]
 """
 
 

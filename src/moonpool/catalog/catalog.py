@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from moonpool.catalog import load
-from moonpool.catalog.model import Check, Model
+from moonpool.catalog.model import Bound, Check, Model
 from moonpool.catalog.rows import DIALECTS, EMBEDDED, NEEDS, HostRow, ModelRow, PriceRow, Served, Shipped
 from moonpool.catalog.weights import weights_rows
 from moonpool.errors import Problem
@@ -205,7 +205,7 @@ def _model(name: str, parts: _Parts) -> Model | None:
     if not targets:
         return None
     first = targets[0].host
-    checks, defaults = load.checks(row.rules, parts.shipped.rules, name, file)
+    checks, bounds, defaults = load.checks(row.rules, parts.shipped.rules, name, file)
     checks["max_tokens"] = load.limit("max_tokens", row.output_max)
     if not any(parts.host_rows[target.host.name].searches for target in targets):
         checks["enable_search"] = Check(drop=True)
@@ -213,6 +213,7 @@ def _model(name: str, parts: _Parts) -> Model | None:
     free = local and "prices" not in parts.settings.models.get(name, {})
     thinking = row.output_default_thinking or row.output_default
     can = frozenset[str]().union(*(target.can for target in targets))
+    text_only = row.text_only or any(parts.host_rows[target.host.name].text_only for target in targets)
     return Model(
         name=name,
         window=parts.settings.embedded.context if local else row.window,
@@ -233,7 +234,11 @@ def _model(name: str, parts: _Parts) -> Model | None:
         emulate=row.emulate,
         json_word=row.json_word,
         replay=row.replay,
+        peculiar=row.replay != "keep" or row.system != "keep" or text_only,
+        system=row.system,
+        text_only=text_only,
         checks=checks,
+        bounds=bounds,
         defaults=defaults,
         efforts=parts.shipped.efforts,
         unsupported={need: text.format(model=name) for need, text in parts.shipped.unsupported.items()},
@@ -320,13 +325,15 @@ def _price_table(price: Price) -> dict[str, str]:
 def _model_table(model: Model) -> dict[str, Any]:
     plain = (
         "window output_max output_default output_default_thinking limit_counts_thinking thinking_max thinking "
-        "thinking_forced_tools replay owned_by created"
+        "thinking_forced_tools replay system text_only json_word owned_by created"
     )
     return {
         **{name: getattr(model, name) for name in plain.split()},
         "can": sorted(model.can),
+        "emulate": sorted(model.emulate),
         "defaults": dict(model.defaults),
         "rules": {name: _check_text(check) for name, check in model.checks.items()},
+        "bounds": {bound.field: _bound_text(bound) for bound in model.bounds},
         "prices": [_price_table(price) for _, price in model.prices],
         "hosts": [
             {
@@ -338,6 +345,11 @@ def _model_table(model: Model) -> dict[str, Any]:
             for target in model.targets
         ],
     }
+
+
+def _bound_text(bound: Bound) -> str:
+    said = (("thinking", bound.thinking), ("plain", bound.plain))
+    return ", ".join(f"{name} [{ends[0]:g}, {ends[1]:g}]" for name, ends in said if ends is not None)
 
 
 def _check_text(check: Check) -> str:

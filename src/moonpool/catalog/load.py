@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from moonpool.catalog.model import Check
+from moonpool.catalog.model import Bound, Check
 from moonpool.catalog.rows import HostRow, ModelRow, PriceRow, RuleRow, Served, Shipped
 from moonpool.ledger.money import price_of
 from moonpool.settings import ConfigError, Settings, explained, nearest
@@ -130,22 +130,29 @@ def prices(rows: Sequence[PriceRow], key: str, file: str) -> tuple[tuple[float, 
 
 def checks(
     chosen: Sequence[str], sets: Mapping[str, Mapping[str, Mapping[str, Any]]], model: str, file: str
-) -> tuple[dict[str, Check], tuple[tuple[str, Any], ...]]:
-    """The rules of fields, ready to run, and the defaults: of several sets a later one goes before an earlier."""
+) -> tuple[dict[str, Check], tuple[Bound, ...], tuple[tuple[str, Any], ...]]:
+    """The rules of fields, ready to run: checks, bounds, defaults. Of several sets a later goes before an earlier."""
     merged: dict[str, dict[str, Any]] = {}
     for name in chosen:
         one_of(name, sets, f"models.{model}.rules", file)
         for field, said in sets[name].items():
             merged[field] = {**merged.get(field, {}), **said}
-    ready, defaults = {}, []
+    ready, bounds, defaults = {}, [], []
     for field, table in merged.items():
         rule = row(table, RuleRow, f"rules.{field}", MODELS_FILE)
         ready[field] = Check(drop=rule.drop, refuse=rule.refuse.format(model=model))
         if rule.range:
             ready[field] = _ranged(ready[field], field, rule.range)
+        if rule.thinking or rule.plain:
+            bounds.append(Bound(field, _bound(rule.thinking), _bound(rule.plain)))
         if rule.default is not None:
             defaults.append((field, rule.default))
-    return ready, tuple(defaults)
+    return ready, tuple(bounds), tuple(defaults)
+
+
+def _bound(text: str) -> tuple[float, float] | None:
+    found = _RANGE.fullmatch(text)
+    return (float(found[2]), float(found[3])) if found is not None else None
 
 
 def _ranged(check: Check, field: str, text: str) -> Check:

@@ -25,15 +25,24 @@ class Check(Struct, frozen=True, gc=False):
     refuse: str = ""
 
 
+class Bound(Struct, frozen=True, gc=False):
+    """Which values of a field have an effect, while the model thinks and while it does not: (low, high); None: all."""
+
+    field: str
+    thinking: tuple[float, float] | None = None
+    plain: tuple[float, float] | None = None
+
+
 class Model(Struct, frozen=True):
     """A name that clients ask for. Lengths in tokens; `created` in Unix seconds.
 
-    `can` is what the row says and at least one target can (`mixed`: they differ in it); `checks` are by field,
-    `defaults` are filled in where a field is absent; `efforts` maps the words of `reasoning_effort`; `unsupported` are
-    the sentences about a need that is not met; `thinking_max` is what may be thought beyond max_tokens; `targets`
-    are in order of preference, `routing` is how one is chosen; `emulate` is what we see to ourselves where they cannot;
-    `json_word` what becomes of JSON mode without that word; `prices` are (first moment in Unix seconds, Price), oldest
-    first, at least one.
+    `can` is what the row says and at least one target can (`mixed`: they differ in it); `checks` are by field, `bounds`
+    hang on the thinking; `defaults` are filled in where a field is absent; `system` and `text_only` are what becomes of
+    system messages and of contents that are lists (`peculiar`: messages have to be looked at); `efforts` maps the words
+    of `reasoning_effort`; `unsupported` are the sentences about a need that is not met; `thinking_max` is what may be
+    thought beyond max_tokens; `targets` are in order of preference, `routing` is how one is chosen; `emulate` is what
+    we see to ourselves where they cannot; `json_word` what becomes of JSON mode without that word; `prices` are (first
+    moment in Unix seconds, Price), oldest first, at least one.
     """
 
     name: str
@@ -54,7 +63,11 @@ class Model(Struct, frozen=True):
     emulate: frozenset[str]
     json_word: Literal["refuse", "add"]
     replay: Replay
+    peculiar: bool
+    system: Literal["keep", "merge"]
+    text_only: bool
     checks: Mapping[str, Check]
+    bounds: tuple[Bound, ...]
     defaults: tuple[tuple[str, Any], ...]
     efforts: Mapping[str, str]
     unsupported: Mapping[str, str]
@@ -82,5 +95,7 @@ class Model(Struct, frozen=True):
         tokens = call.output_max or self.output_max
         if call.thinking and not self.limit_counts_thinking:
             tokens += self.thinking_max
+        if call.emulated:
+            tokens *= 2  # what was missed is asked for once more
         candidates = call.fields.get("n") if call.operation == CHAT else None
         return tokens * candidates if candidates else tokens

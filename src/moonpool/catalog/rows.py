@@ -20,6 +20,7 @@ _Need = Literal["tools", "thinking", "json_object", "prefix", "prefix_thinking",
 _Replay = Literal["", "keep", "strip", "reject", "fill"]
 _Seconds = Annotated[float, Meta(gt=0)]
 _Tokens = Annotated[int, Meta(ge=1)]
+_BOUND: Final = r"^$|^\[-?[0-9.]+, -?[0-9.]+\]$"
 
 
 def _says(text: str) -> Meta:
@@ -56,6 +57,9 @@ class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
     listed: Annotated[bool, _says("Whether it charges us the list prices of models.toml.")] = False
     cannot: Annotated[frozenset[_Need], _says("What it refuses whatever the model.")] = frozenset()
+    text_only: Annotated[bool, _says("Whether contents must be texts; every model it serves is then text_only.")] = (
+        False
+    )
     searches: Annotated[bool, _says("Whether it takes enable_search; without such a host the field is dropped.")] = (
         False
     )
@@ -93,6 +97,12 @@ class RuleRow(Struct, frozen=True, forbid_unknown_fields=True):
     range: Annotated[str, Meta(pattern=r"^$|^[\[(]-?[0-9.]+, -?[0-9.]+\]$"), _says("Like [0, 2]; ( excludes.")] = ""
     default: Annotated[Any, _says("Filled in where the client says nothing.")] = None
     drop: Annotated[bool, _says("Taken out, because it has no effect; with a receipt.")] = False
+    thinking: Annotated[
+        str,
+        Meta(pattern=_BOUND),
+        _says("Like [0.95, 1]: values that have an effect while it thinks. Others are clamped; dropped at one point."),
+    ] = ""
+    plain: Annotated[str, Meta(pattern=_BOUND), _says("The same while it does not think.")] = ""
     refuse: Annotated[str, _says("A 400 with this sentence ({model} is the name), unless the value is false.")] = ""
 
 
@@ -136,6 +146,13 @@ class ModelRow(Struct, frozen=True, forbid_unknown_fields=True):
     replay: Annotated[
         Literal["keep", "drop", "reject"], _says("What becomes of reasoning_content in the messages.")
     ] = "keep"
+    system: Annotated[
+        Literal["keep", "merge"],
+        _says("What becomes of system messages: kept, or put before the text of the user's message that follows."),
+    ] = "keep"
+    text_only: Annotated[
+        bool, _says("Contents that are lists of texts become texts, and those with images or files are a 400.")
+    ] = False
     rules: Annotated[list[Text], _says("Sets of rules for fields; a later one goes before an earlier.")] = []
     prices: Annotated[str | list[PriceRow], _says("Dated prices, or the name of a list of them; none: free.")] = []
     released: Annotated[datetime.date | None, _says("Its birthday; GET /models gives it as created.")] = None

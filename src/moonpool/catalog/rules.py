@@ -2,7 +2,8 @@
 
 The rules are data (models.toml), compiled when the catalogue is built (model.py). What they did to what the client
 said stands in `Call.adjusted`, in the words of the header `x-moonpool-adjusted`: `field:dropped`,
-`field:value->value`, `old->new`; defaults that are filled in leave no receipt. The input is never changed.
+`field:value->value`, `old->new`; defaults that are filled in leave no receipt. The input is never changed. A key can
+refuse to be adapted (draft.py); what contradicts what is in conflicts.py.
 
 Sources: contract sections 2 and 3; PROVIDERS 1.3 (ranges, efforts, conflicts) and 1.7 (replay of reasoning).
 """
@@ -12,15 +13,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from moonpool.catalog import conflicts
+from moonpool.catalog.conflicts import DISABLED
+from moonpool.catalog.draft import Draft
 from moonpool.catalog.model import Check, Model
 from moonpool.errors import Problem
 from moonpool.words import CHAT, Call
 
+_NOTHING: Final[frozenset[str]] = frozenset()
 _THINKING: Final = frozenset(("thinking",))
 _ON: Final = frozenset(("always", "default_on"))
 _FIXED: Final = frozenset(("always", "never"))
 _ENABLED: Final = {"type": "enabled"}
-_DISABLED: Final = {"type": "disabled"}
 _PARAM: Final = {
     "tools": "tools",
     "json_object": "response_format",
@@ -33,68 +37,37 @@ _PARAM: Final = {
 }
 
 
-class _Draft:
-    """A call's fields while rules change them: copied at the first change."""
-
-    __slots__ = ("adjusted", "fields", "own")
-
-    def __init__(self, fields: dict[str, Any], adjusted: tuple[str, ...]) -> None:
-        self.fields = fields
-        self.adjusted = adjusted
-        self.own = False
-
-    def set(self, name: str, value: Any) -> None:
-        if not self.own:
-            self.fields = dict(self.fields)
-            self.own = True
-        self.fields[name] = value
-
-    def drop(self, name: str) -> None:
-        if not self.own:
-            self.fields = dict(self.fields)
-            self.own = True
-        del self.fields[name]
-
-    def receipt(self, text: str) -> None:
-        self.adjusted += (text,)
-
-
-def apply(call: Call, model: Model) -> Call:
+def apply(call: Call, model: Model, refuse: bool = False, emulate: str = "") -> Call:
     """The call as this model takes it, `output_max` and `thinking` decided.
 
+    `refuse`: the key wants no adaptation; `emulate`: what the request asks us to see to (`x-moonpool-emulate`).
     Raises Problem (`caller.invalid_value`, `caller.unsupported`), its `param` naming the field.
     """
     fields = call.fields
     needs = call.needs
-    draft = _Draft(fields, call.adjusted)
+    draft = Draft(fields, call.adjusted, refuse)
+    if refuse and call.adjusted:
+        conflicts.refuse_what_was_read(call.adjusted)
     checks = model.checks
     for name in fields:
         check = checks.get(name)
         if check is not None and _check(name, fields[name], check, draft):
             needs = needs - {name}
     if call.operation == CHAT:
-        if model.replay != "keep":
-            for message in fields["messages"]:
-                if "reasoning_content" in message:
-                    _replay(fields["messages"], model, draft)
-                    break
-        if "thinking" in fields or "reasoning_effort" in fields:
-            thinking = _thinking(model, draft)
-        else:
-            thinking = model.thinking in _ON
-        if thinking:
-            if "tool_choice" in fields and model.thinking_forced_tools == "thinking_off":
-                thinking = _forced(draft)
-            needs = needs | _THINKING if thinking else needs - _THINKING
-        elif needs:
-            needs = needs - _THINKING
+        thinking, needs = _chat(model, needs, draft)
     else:
         thinking = False
         _lower_middle(model, draft)
-    if needs and not needs <= model.can:
-        raise _unsupported(needs - model.can, model)
-    if model.mixed and not model.targets_for(needs):
-        raise _unsupported(needs - model.targets[0].can, model)
+    emulated = call.emulated
+    allowed = model.emulate | conflicts.wanted(emulate) if emulate else model.emulate
+    if needs and (not needs <= model.can or (model.mixed and not model.targets_for(needs))):
+        seen_to = conflicts.emulation(needs, allowed, model, draft) if allowed else _NOTHING
+        if not seen_to:
+            missing = needs - model.can or needs - model.targets[0].can
+            raise _unsupported(missing - allowed or missing, model)
+        needs, emulated = needs - seen_to, emulated | seen_to
+    if "json_object" in needs:
+        conflicts.json_word(model, draft)
     for name, value in model.defaults:
         if name not in fields:
             draft.set(name, value)
@@ -113,10 +86,36 @@ def apply(call: Call, model: Model) -> Call:
         thinking,
         needs,
         draft.adjusted,
+        refuse,
+        emulated,
     )
 
 
-def _check(name: str, value: Any, check: Check, draft: _Draft) -> bool:
+def _chat(model: Model, needs: frozenset[str], draft: Draft) -> tuple[bool, frozenset[str]]:
+    """Messages as the model takes them, and whether it thinks."""
+    fields = draft.fields
+    if model.peculiar:
+        merge = model.system == "merge"
+        for message in fields["messages"]:
+            if len(message) > 2 or type(message.get("content")) is not str or (merge and message["role"] == "system"):
+                conflicts.peculiar(fields["messages"], model, draft)
+                break
+    if "thinking" in fields or "reasoning_effort" in fields:
+        thinking = _thinking(model, draft)
+    else:
+        thinking = model.thinking in _ON
+    if thinking:
+        if "tool_choice" in fields and model.thinking_forced_tools == "thinking_off":
+            thinking = conflicts.forced_call(draft)
+        needs = needs | _THINKING if thinking else needs - _THINKING
+    elif needs:
+        needs = needs - _THINKING
+    if model.bounds:
+        conflicts.bounded(model.bounds, thinking, draft)
+    return thinking, needs
+
+
+def _check(name: str, value: Any, check: Check, draft: Draft) -> bool:
     """Whether the field was taken out."""
     low = check.low
     if (
@@ -130,12 +129,12 @@ def _check(name: str, value: Any, check: Check, draft: _Draft) -> bool:
     if check.drop or check.refuse:
         draft.drop(name)
         if value is not False:
-            draft.receipt(f"{name}:dropped")
+            draft.adapt(f"{name}:dropped", name)
         return True
     return False
 
 
-def _output_default(call: Call, model: Model, thinking: bool, draft: _Draft) -> int:
+def _output_default(call: Call, model: Model, thinking: bool, draft: Draft) -> int:
     """The longest answer where the client named none; said to the host if its own default is another."""
     if not thinking:
         tokens = model.output_default
@@ -150,18 +149,18 @@ def _output_default(call: Call, model: Model, thinking: bool, draft: _Draft) -> 
     return tokens
 
 
-def _lower_middle(model: Model, draft: _Draft) -> None:
+def _lower_middle(model: Model, draft: Draft) -> None:
     """A middle is shorter than an answer; what is asked beyond that is lowered."""
     wanted = draft.fields.get("max_tokens")
     if wanted is not None and wanted > model.fim_output_max:
         draft.set("max_tokens", model.fim_output_max)
-        draft.receipt(f"max_tokens:{wanted}->{model.fim_output_max}")
+        draft.adapt(f"max_tokens:{wanted}->{model.fim_output_max}", "max_tokens")
 
 
 # Thinking
 
 
-def _thinking(model: Model, draft: _Draft) -> bool:
+def _thinking(model: Model, draft: Draft) -> bool:
     """Whether the answer is thought about, when the client says something of it; the fields then say so plainly."""
     said = draft.fields.get("thinking")
     effort = draft.fields.get("reasoning_effort")
@@ -177,36 +176,36 @@ def _thinking(model: Model, draft: _Draft) -> bool:
         return _settled(mode == "always", said, effort, wanted, draft)
     if effort == "none":
         draft.drop("reasoning_effort")
-        draft.set("thinking", _DISABLED)
+        draft.set("thinking", DISABLED)
         draft.receipt("reasoning_effort:none->thinking.type:disabled")
         return False
     return mode == "default_on" if wanted is None else wanted
 
 
-def _plain_type(said: Mapping[str, Any], effort: str | None, draft: _Draft) -> str | None:
+def _plain_type(said: Mapping[str, Any], effort: str | None, draft: Draft) -> str | None:
     """`thinking` reduced to its type; what else is in it is moved or dropped. Returns the effort."""
     kind = said["type"]
     nested = said.get("reasoning_effort")
     for name in said:
         if name not in ("type", "reasoning_effort"):
-            draft.receipt(
-                f"thinking.{name[:64]}:dropped" if name.isascii() and name.isidentifier() else "thinking:mapped"
-            )
+            plain = name.isascii() and name.isidentifier()
+            where = f"thinking.{name[:64]}" if plain else "thinking"
+            draft.adapt(f"{where}:dropped" if plain else "thinking:mapped", where)
     if nested is not None:
         if effort is None and kind != "disabled":
             effort = nested
             draft.set("reasoning_effort", nested)
             draft.receipt("thinking.reasoning_effort->reasoning_effort")
         else:
-            draft.receipt("thinking.reasoning_effort:dropped")
+            draft.adapt("thinking.reasoning_effort:dropped", "thinking.reasoning_effort")
     if kind == "adaptive":
         draft.receipt("thinking.type:adaptive->enabled")
     if len(said) > 1 or kind == "adaptive":
-        draft.set("thinking", _DISABLED if kind == "disabled" else _ENABLED)
+        draft.set("thinking", DISABLED if kind == "disabled" else _ENABLED)
     return effort
 
 
-def _plain_effort(effort: str, efforts: Mapping[str, str], draft: _Draft) -> str:
+def _plain_effort(effort: str, efforts: Mapping[str, str], draft: Draft) -> str:
     """The effort in the words that hosts know. Raises Problem for one that no host does."""
     mapped = efforts.get(effort)
     if mapped is None:
@@ -223,56 +222,19 @@ def _plain_effort(effort: str, efforts: Mapping[str, str], draft: _Draft) -> str
     return mapped
 
 
-def _settled(thinks: bool, said: Any, effort: str | None, wanted: bool | None, draft: _Draft) -> bool:
+def _settled(thinks: bool, said: Any, effort: str | None, wanted: bool | None, draft: Draft) -> bool:
     """The model always thinks, or never does: the switch goes, with a receipt where it said otherwise."""
     if said is not None:
         draft.drop("thinking")
         if wanted is not thinks:
-            draft.receipt("thinking:dropped")
+            draft.adapt("thinking:dropped", "thinking")
     if effort is not None and (not thinks or effort == "none"):
         draft.drop("reasoning_effort")
-        draft.receipt("reasoning_effort:dropped")
+        draft.adapt("reasoning_effort:dropped", "reasoning_effort")
     return thinks
 
 
-def _forced(draft: _Draft) -> bool:
-    """Hosts refuse to think when a tool call is forced: the call goes before the thinking."""
-    choice = draft.fields["tool_choice"]
-    if choice != "required" and type(choice) is not dict:
-        return True
-    draft.set("thinking", _DISABLED)
-    draft.receipt("thinking.type:disabled (tool_choice)")
-    if "reasoning_effort" in draft.fields:
-        draft.drop("reasoning_effort")
-        draft.receipt("reasoning_effort:dropped")
-    return False
-
-
-# Messages and needs
-
-
-def _replay(messages: list[Any], model: Model, draft: _Draft) -> None:
-    """Reasoning that comes back: refused or taken out, but for a last message that wants it continued."""
-    kept = []
-    dropped = False
-    last = len(messages) - 1
-    continues = "prefix" in model.can
-    for at, message in enumerate(messages):
-        if "reasoning_content" in message and not (continues and at == last and message.get("prefix") is True):
-            if message["reasoning_content"]:
-                if model.replay == "reject":
-                    raise Problem(
-                        "caller.invalid_value",
-                        f"{model.name} does not take reasoning_content back: remove it, "
-                        "or set prefix to true on a last assistant message to continue it.",
-                        param=f"messages[{at}].reasoning_content",
-                    )
-                dropped = True
-            message = {name: value for name, value in message.items() if name != "reasoning_content"}  # noqa: PLW2901
-        kept.append(message)
-    draft.set("messages", kept)
-    if dropped:
-        draft.receipt("messages.reasoning_content:dropped")
+# Needs
 
 
 def _unsupported(missing: frozenset[str], model: Model) -> Problem:

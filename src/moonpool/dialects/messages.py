@@ -186,15 +186,3 @@ def _image(value: Any, path: str, role: str) -> None:
         raise wrong(f"{path}.url", "Unsupported image_url format")
     if value.get("detail") is not None:
         _details(value["detail"], f"{path}.detail")
-
-
-def texts(messages: list[Any]) -> list[str]:
-    """Every text that the messages' contents hold. The messages were checked before."""
-    found = []
-    for message in messages:
-        content = message.get("content")
-        if type(content) is str:
-            found.append(content)
-        elif content:
-            found += [part["text"] for part in content if part["type"] == "text"]
-    return found

@@ -163,13 +163,6 @@ def _chat_needs(fields: dict[str, Any], thinking: bool) -> frozenset[str]:
     if form is not None and form["type"] != "text":
         if prefix:
             raise wrong("response_format", f"response_format {form['type']} should not be used with prefix")
-        if form["type"] == "json_object" and not any(
-            "json" in text.lower() for text in messages.texts(fields["messages"])
-        ):
-            raise wrong(
-                "response_format",
-                "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'.",
-            )
         needs.append("json_object")
     if fields.get("logprobs"):
         needs.append("logprobs")

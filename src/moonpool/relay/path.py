@@ -12,6 +12,7 @@ from typing import Final
 from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
 from moonpool.dialects.base import Encoder, Identity
+from moonpool.dialects.emulate import bytes_max, dialect_for
 from moonpool.errors import Problem
 from moonpool.ledger.estimate import is_plausible
 from moonpool.ledger.money import bound, cost
@@ -55,7 +56,9 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         trip.stage = stages.RESOLVE
         model = platform.catalogue.find(call.model)
         trip.model = model.name
-        call = apply(call, model)
+        call = apply(
+            call, model, key.switches.get("conflicts") == "refuse", arrival.headers.get("x-moonpool-emulate", "")
+        )
         trip.price = model.price_at(arrival.at)
 
         trip.stage = stages.ADMIT
@@ -112,7 +115,7 @@ async def hold(platform: Platform, trip: Trip, call: Call, model: Model) -> None
     """Set the most this request can cost aside; durable when this returns."""
     host = model.targets[0].host
     now = platform.clock()
-    amount_pico = bound(len(call.raw) + trip.bytes_added, model.tokens_max(call), trip.price)
+    amount_pico = bound(bytes_max(call) + trip.bytes_added, model.tokens_max(call), trip.price)
     wanted = Hold(
         call.id,
         trip.account,
@@ -155,7 +158,7 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
             if reply.over:
                 raise Problem("caller.gone")
             target = permit.place.target
-            dialect = platform.dialects[target.host.dialect]
+            dialect = dialect_for(platform.dialects[target.host.dialect], call)
             trip.dispatch(target, goes_on=seam is not None)
             if seam is None or encoder is None:
                 verbatim = dialect.family == client.family

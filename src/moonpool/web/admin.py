@@ -37,6 +37,8 @@ SWITCHES: Final[Mapping[str, tuple[str, ...]]] = {
     "usage": ("finish", "chunk"),
     "reasoning": ("restored", "off"),
     "user_text": ("tagged", "all", "off"),
+    "conflicts": ("adapt", "refuse"),
+    "continuation": ("same", "on", "off"),
 }
 """What `switches` of a key may say; the first of each is what holds without it."""
 

@@ -62,7 +62,7 @@ SENT = [
     *each(ALL, {"max_tokens": 1}, {"max_tokens": 1}, ()),
     *each(ALL, {"max_completion_tokens": 7}, {"max_tokens": 7}, ("max_completion_tokens->max_tokens",)),
     *each(ALL, {"some_new_field": {"a": [1]}}, {"some_new_field": {"a": [1]}}, ()),
-    *each((CHAT, *V4), {"temperature": 2, "top_p": 0.1}, {"temperature": 2, "top_p": 0.1}, ()),
+    (CHAT, {"temperature": 2, "top_p": 0.1}, {"temperature": 2, "top_p": 0.1}, ()),
     *each(
         (*S0, *V4),
         {"presence_penalty": 1, "frequency_penalty": -1},
@@ -242,7 +242,7 @@ REFUSED = [
     ),
     (CHAT, {"n": 9}, "caller.invalid_value", "n", "Invalid n value, the valid range of n is [1, 8]"),
     *each(
-        (CHAT, *V4), {"response_format": JSON, "messages": [{"role": "user", "content": "hi"}]},
+        CHAT, {"response_format": JSON, "messages": [{"role": "user", "content": "hi"}]},
         "caller.invalid_value", "response_format",
         "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'.",
     ),

@@ -167,11 +167,6 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "response_format",
         "response_format json_object should not be used with prefix",
     ),
-    (
-        {"response_format": {"type": "json_object"}},
-        "response_format",
-        "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'.",
-    ),
     ({"response_format": {}}, "response_format.type", "missing field `type`"),
     ({"response_format": {"type": "xml"}}, "response_format.type", "unknown variant `xml`"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "expected a map"),
