@@ -30,7 +30,8 @@ def read_usage(value: Any) -> Usage | None:
     details = value.get("completion_tokens_details")
     reasoning: Any = details.get("reasoning_tokens") if type(details) is dict else None
     if reasoning is None:
-        reasoning = 0
+        # Some engines have it beside the sums.
+        reasoning = value.get("reasoning_tokens") or 0
     if not (_is_count(prompt) and _is_count(hit) and _is_count(completion) and _is_count(reasoning)) or hit > prompt:
         return None
     return Usage(prompt - hit, hit, completion, min(reasoning, completion))
