@@ -109,11 +109,12 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 """By this test process; another one may end them."""
 
 
-def start(home: Path) -> dict[str, Any]:
+def start(home: Path, config_text: str = CONFIG) -> dict[str, Any]:
+    """Start a server with this home, which is made, and this configuration beside it."""
     home.mkdir()
     output = home.parent / "serve.txt"
     config = home.parent / "moonpool.toml"
-    config.write_text(CONFIG)
+    config.write_text(config_text)
     command = [str(MOONPOOL), "serve", "--home", str(home), "--config", str(config), "--port", "0"]
     command += ["--model", str(weights_path())]
     with output.open("wb") as out:

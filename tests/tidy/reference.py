@@ -219,13 +219,15 @@ def catalogue() -> str:
 
 
 def _records() -> list[tuple[Any, str]]:
-    from moonpool.catalog import rows
+    from moonpool.catalog import options, rows
 
     return [
         (rows.ModelRow, "Fields of a model"),
         (rows.Served, "Fields of an entry of its hosts"),
         (rows.PriceRow, "Fields of a price"),
         (rows.HostRow, "Fields of a host"),
+        (options.OptionsRow, "Options of a host, or of an entry of a model's hosts"),
+        (rows.DialectRow, "Fields of a dialect"),
     ]
 
 

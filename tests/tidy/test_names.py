@@ -10,7 +10,9 @@ import pytest
 
 from tidy.tree import SOURCE, docstrings, name, python, tree
 
-PROVIDERS = ("deepseek", "lkeap", "tokenhub", "aigateway", "newapi", "tencent", "clickzetta")
+PROVIDERS = (
+    "deepseek", "lkeap", "tokenhub", "aigateway", "newapi", "tencent", "clickzetta", "vllm", "sglang", "ollama",
+)  # fmt: skip
 _NAMED = re.compile("|".join(PROVIDERS), re.IGNORECASE)
 
 

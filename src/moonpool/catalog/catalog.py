@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from moonpool.catalog import load
 from moonpool.catalog.model import Bound, Check, Model
+from moonpool.catalog.options import checked
 from moonpool.catalog.rows import DIALECTS, EMBEDDED, NEEDS, HostRow, ModelRow, PriceRow, Served, Shipped
 from moonpool.catalog.weights import weights_rows
 from moonpool.errors import Problem
@@ -265,6 +266,7 @@ def _targets(name: str, row: ModelRow, parts: _Parts) -> tuple[Target, ...]:
     for entry in row.hosts:
         served = Served(entry) if isinstance(entry, str) else entry
         load.one_of(served.name, parts.host_rows, key, file)
+        checked(served.options, f"{key}.{served.name}.options", file)
         host = parts.hosts.get(served.name)
         if host is not None:
             targets.append(_target(name, row, served, host, parts))
@@ -277,7 +279,7 @@ def _targets(name: str, row: ModelRow, parts: _Parts) -> tuple[Target, ...]:
 
 def _target(name: str, row: ModelRow, served: Served, host: Host, parts: _Parts) -> Target:
     host_row = parts.host_rows[host.name]
-    can = row.can - host_row.cannot
+    can = row.can - (host_row.cannot or frozenset())
     if host.transport == "llama":
         assert parts.local is not None
         options = {

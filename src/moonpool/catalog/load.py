@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from moonpool.catalog.model import Bound, Check
-from moonpool.catalog.rows import HostRow, ModelRow, PriceRow, RuleRow, Served, Shipped
+from moonpool.catalog.options import checked
+from moonpool.catalog.rows import DialectRow, HostRow, ModelRow, PriceRow, RuleRow, Served, Shipped
 from moonpool.ledger.money import price_of
 from moonpool.settings import ConfigError, Settings, explained, nearest
 from moonpool.words import Price
@@ -29,6 +30,7 @@ MODELS_FILE: Final = "models.toml"
 # Prices begin and models are born at midnight in Beijing.
 _ZONE: Final = datetime.timezone(datetime.timedelta(hours=8))
 _UNKNOWN: Final = re.compile(r"object contains unknown field `(.*)`\.", re.IGNORECASE)
+_PLAIN: Final = DialectRow()
 _RANGE: Final = re.compile(r"([\[(])(\S+), (\S+)\]")
 
 
@@ -42,8 +44,23 @@ def shipped() -> Shipped:
 
 
 def host_rows(settings: Settings) -> dict[str, HostRow]:
-    tables: dict[str, dict[str, Any]] = read(HOSTS_FILE)["hosts"]
-    return _rows(tables, settings.hosts, HostRow, "hosts", HOSTS_FILE, settings.file)
+    """What the row of a host leaves open is as its dialect has it."""
+    shipped = read(HOSTS_FILE)
+    tables: dict[str, dict[str, Any]] = shipped["hosts"]
+    dialects = {name: msgspec.convert(table, DialectRow) for name, table in shipped["dialects"].items()}
+    rows = _rows(tables, settings.hosts, HostRow, "hosts", HOSTS_FILE, settings.file)
+    for name, row in rows.items():
+        checked(row.options, f"hosts.{name}.options", settings.file if name in settings.hosts else HOSTS_FILE)
+    return {name: _completed(row, dialects.get(row.dialect, _PLAIN)) for name, row in rows.items()}
+
+
+def _completed(row: HostRow, dialect: DialectRow) -> HostRow:
+    return msgspec.structs.replace(
+        row,
+        cannot=dialect.cannot if row.cannot is None else row.cannot,
+        replay=row.replay or dialect.replay,
+        options={**dialect.options, **row.options},
+    )
 
 
 def model_rows(tables: Mapping[str, dict[str, Any]], settings: Settings) -> dict[str, ModelRow]:

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 EMBEDDED: Final = "embedded"
-DIALECTS: Final = ("deepseek", "lkeap", "tokenhub", "aigateway", "newapi", "openai", "llamacpp")
+DIALECTS: Final = (
+    "deepseek", "lkeap", "tokenhub", "aigateway", "newapi", "openai", "llamacpp", "vllm", "sglang", "ollama",
+)  # fmt: skip
 NEEDS: Final = ("tools", "thinking", "json_object", "prefix", "prefix_thinking", "fim", "logprobs", "n")
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -25,6 +27,15 @@ _BOUND: Final = r"^$|^\[-?[0-9.]+, -?[0-9.]+\]$"
 
 def _says(text: str) -> Meta:
     return Meta(description=text)
+
+
+class DialectRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `[dialects.NAME]` of hosts.toml says of every host of a dialect; a host's own row replaces it, and its
+    options are laid over these one by one."""
+
+    replay: Annotated[_Replay, _says("As a host's.")] = ""
+    cannot: Annotated[frozenset[_Need], _says("As a host's.")] = frozenset()
+    options: Annotated[dict[str, Any], _says("As a host's.")] = {}
 
 
 class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +67,9 @@ class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
         _says("Where `hosts check` asks what is left, from base_url without a /v1 at its end; its dialect reads it."),
     ] = []
     listed: Annotated[bool, _says("Whether it charges us the list prices of models.toml.")] = False
-    cannot: Annotated[frozenset[_Need], _says("What it refuses whatever the model.")] = frozenset()
+    cannot: Annotated[
+        frozenset[_Need] | None, _says("What it refuses whatever the model; else what its dialect cannot.")
+    ] = None
     text_only: Annotated[bool, _says("Whether contents must be texts; every model it serves is then text_only.")] = (
         False
     )
@@ -67,7 +80,7 @@ class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
     first_s: Annotated[_Seconds | None, _says("Seconds until the first content; else upstream.first_s.")] = None
     gap_s: Annotated[_Seconds | None, _says("Seconds of silence within an answer; else upstream.gap_s.")] = None
     total_s: Annotated[_Seconds | None, _says("Seconds for a whole answer; else upstream.total_s.")] = None
-    options: Annotated[dict[str, Any], _says("For its dialect: drop, set, add, beta_path.")] = {}
+    options: Annotated[dict[str, Any], _says("How it is spoken to, see below: over those of its dialect.")] = {}
 
 
 class PriceRow(Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,8 +16,11 @@ from moonpool.dialects.deepseek import DeepSeek
 from moonpool.dialects.lkeap import LKEAP
 from moonpool.dialects.llamacpp import LlamaCpp
 from moonpool.dialects.newapi import NewAPI
+from moonpool.dialects.ollama import Ollama
 from moonpool.dialects.openai import OpenAI
+from moonpool.dialects.sglang import SgLang
 from moonpool.dialects.tokenhub import TokenHub
+from moonpool.dialects.vllm import Vllm
 
 DIALECTS: Final[dict[str, Dialect]] = {
     "openai": OpenAI(),
@@ -27,6 +30,9 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "aigateway": AIGateway(),
     "newapi": NewAPI(),
     "llamacpp": LlamaCpp(),
+    "vllm": Vllm(),
+    "sglang": SgLang(),
+    "ollama": Ollama(),
 }
 
 CLIENT: Final[Dialect] = Client()

@@ -1,4 +1,4 @@
-"""The AI gateway that stands in front of other hosts: its own errors, and the effort inside of `thinking`.
+"""The AI gateway that stands in front of other hosts: its own errors. (Where the effort goes: hosts.toml.)
 
 Its errors have no `type`; `source` tells its own (GATEWAY_ codes) from those of the host behind it, which are handed on
 in that host's codes. A 502 means that every host it knows was tried (`retry_history`), so another host of ours is next.
@@ -11,11 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-import msgspec
-
 from moonpool.dialects.problems import Row
 from moonpool.dialects.tokenhub import TokenHub
-from moonpool.words import Call, Outbound, Target
 
 # A table is read in columns.
 # fmt: off
@@ -32,16 +29,6 @@ class AIGateway(TokenHub):
 
     name = "aigateway"
     rows: ClassVar[tuple[Row, ...]] = (*_ROWS, *TokenHub.rows)
-
-    def render_call(self, call: Call, target: Target) -> Outbound:
-        effort = call.fields.get("reasoning_effort")
-        if effort is None:
-            return super().render_call(call, target)
-        fields = {name: value for name, value in call.fields.items() if name != "reasoning_effort"}
-        thinking = {"type": "enabled", **(fields.get("thinking") or {})}
-        if thinking["type"] != "disabled":
-            fields["thinking"] = {**thinking, "reasoning_effort": effort}
-        return super().render_call(msgspec.structs.replace(call, fields=fields), target)
 
     def _error(self, row: Row, message: str) -> Mapping[str, Any]:
         own = str(row.code).startswith("GATEWAY_")

@@ -28,6 +28,7 @@ from moonpool.words import Event, Failed, Finished, Found, Frame, Headers, Meter
 BODY_BYTES_MAX: Final = 64 << 20
 CANDIDATES_MAX: Final = 128
 _LESSONS_MAX: Final = 24
+_GIVEN_UP: Final = frozenset(("insufficient_system_resource", "abort"))
 
 ReadProblem = Callable[[int, Headers, bytes], Problem]
 
@@ -203,8 +204,9 @@ class Decoder:
         for choice in answer.choices or ():
             as_is &= self._choice(choice, choice.delta or choice.message, False, events)
         as_is &= _add_usage(answer.usage, events)
-        if self._is_busy(events):
-            return self._fail(Problem("upstream.busy", detail="insufficient_system_resource before any output"))
+        given_up = self._given_up(events)
+        if given_up is not None:
+            return self._fail(given_up)
         if len(events) == 1 and type(events[0]) in (Text, Reasoning) and self._lessons < _LESSONS_MAX:
             self._learn(value, events[0], as_is)
         return Frame(b"data: " + value + b"\n\n" if as_is else b"", tuple(events))
@@ -225,8 +227,9 @@ class Decoder:
         for choice in answer.choices:
             as_is &= self._choice(choice, choice.message or choice.delta, True, events)
         as_is &= _add_usage(answer.usage, events)
-        if self._is_busy(events):
-            return self._fail(Problem("upstream.busy", detail="insufficient_system_resource before any output"))
+        given_up = self._given_up(events)
+        if given_up is not None:
+            return self._fail(given_up)
         return Frame(body if as_is else b"", tuple(events))
 
     def _start_event(self, answer: _Answer) -> Event:
@@ -270,14 +273,22 @@ class Decoder:
         reason = choice.finish_reason
         if type(reason) is str and reason and index not in self._finished:
             self._finished.add(index)
+            if reason == "stop" and index in self._slots and self._slots[index].called:
+                # So say some where the call was forced; programs look for the other word before they run a tool.
+                reason, as_is = "tool_calls", False
             events.append(Finished(reason, index))
         return as_is
 
-    def _is_busy(self, events: list[Event]) -> bool:
-        """A host that gave up before it began (PROVIDERS 1.4): another may still answer."""
-        return not self._output and any(
-            type(event) is Finished and event.reason == "insufficient_system_resource" for event in events
-        )
+    def _given_up(self, events: list[Event]) -> Problem | None:
+        """A host that gave up before it began (PROVIDERS 1.4), where another may still answer; or, as engines say it
+        (PROVIDERS 7), at any time: what was said is then no whole answer."""
+        for event in events:
+            if type(event) is Finished and event.reason in _GIVEN_UP:
+                if not self._output:
+                    return Problem("upstream.busy", detail=f"{event.reason} before any output")
+                if event.reason == "abort":
+                    return Problem("upstream.cut", detail="the host aborted the answer")
+        return None
 
     def _learn(self, value: bytes, event: Event, as_is: bool) -> None:
         """Remember what stands around this event's text, if another text in its place is read as that text."""

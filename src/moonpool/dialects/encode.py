@@ -19,7 +19,7 @@ from moonpool.dialects.base import Encoder, Identity
 from moonpool.dialects.chunks import Chunks
 from moonpool.dialects.names import name_of, settle, swap
 from moonpool.dialects.sse import DONE, event, safe
-from moonpool.dialects.usage import write_usage
+from moonpool.dialects.usage import CACHE_MEMBER, complete_usage
 from moonpool.dialects.whole import Whole
 from moonpool.words import (
     Call,
@@ -153,7 +153,7 @@ class _Stream:
             self._finished = True
             if usage is not None and not self._apart and not self._running:
                 self._usage_sent = True
-                return out + safe(raw)
+                return out + safe(raw if CACHE_MEMBER in raw else self._with_usage(raw, usage))
             raw = self._with_usage(raw, None) if usage is not None else raw
             if self._apart:
                 return out + safe(raw)
@@ -189,9 +189,9 @@ class _Stream:
         if usage is None and not self._include and raw.endswith(_NULL_USAGE):
             return raw[: -len(_NULL_USAGE)] + b"}\n\n"
         value = _read(raw[6:])
-        value.pop("usage", None)
+        said = value.pop("usage", None)
         if usage is not None:
-            value["usage"] = write_usage(usage, self._thinking)
+            value["usage"] = complete_usage(said, usage, self._thinking)
         elif self._include:
             value["usage"] = None
         return event(value)

@@ -15,13 +15,11 @@ from typing import Any, Final
 import msgspec
 
 from moonpool.dialects.llamacpp_passes import Candidate, Done, Events, Flow, Meter, Voice, silent
-from moonpool.dialects.llamacpp_plan import CALLS_MAX, Plan, canonical, encode
+from moonpool.dialects.llamacpp_plan import CALLS_MAX, Plan, canonical
 from moonpool.dialects.llamacpp_schema import one_of
 from moonpool.dialects.llamacpp_text import (
     BLANKS,
     CALL_DRESS,
-    CLOSE,
-    OPEN,
     Guard,
     before_suffix,
     first_line,
@@ -29,6 +27,7 @@ from moonpool.dialects.llamacpp_text import (
     pieces,
 )
 from moonpool.dialects.llamacpp_wire import Probability
+from moonpool.dialects.think import CLOSE, OPEN
 from moonpool.errors import Problem
 from moonpool.words import Event, Finished, Metered, Outbound, Reasoning, Text, ToolCall
 
@@ -49,7 +48,7 @@ def chat(plan: Plan) -> Flow:
     prompt = _prompt_of(answer)
     opening: list[int] = []
     if holds_stand_in(prompt + plan.prefix + plan.prefix_reasoning):
-        answer = yield Outbound(path="/tokenize", body=encode({"content": OPEN[0]}))
+        answer = yield plan.ask("/tokenize", {"content": OPEN[0]})
         opening = answer.get("tokens", [])
     meter = Meter()
     for index in range(plan.n):
@@ -57,7 +56,7 @@ def chat(plan: Plan) -> Flow:
         if not meter.begun:
             # A forced call of a function without arguments: nothing was generated, but the prompt was asked.
             text = pieces(prompt, opening)
-            answer = yield Outbound(path="/tokenize", body=encode({"content": text, "parse_special": True}))
+            answer = yield plan.ask("/tokenize", {"content": text, "parse_special": True})
             meter.miss, meter.begun = len(answer.get("tokens", [])), True
         yield _finished(plan, index, reason, meter)
 

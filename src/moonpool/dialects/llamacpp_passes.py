@@ -14,8 +14,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from moonpool.dialects.llamacpp_plan import Plan, encode
-from moonpool.dialects.llamacpp_text import CLOSE, Guard, ThinkSplitter, pieces
+from moonpool.dialects.llamacpp_plan import Plan
+from moonpool.dialects.llamacpp_text import Guard, pieces
 from moonpool.dialects.llamacpp_wire import (
     Piece,
     Probability,
@@ -23,6 +23,7 @@ from moonpool.dialects.llamacpp_wire import (
     completion_logprobs,
     problem_in,
 )
+from moonpool.dialects.think import CLOSE, ThinkSplitter
 from moonpool.words import (
     COMPLETION,
     Event,
@@ -127,7 +128,7 @@ class Candidate:
             yield events
         if piece.stop_type == "limit" and unsaid and asked.get("stops"):
             # The server keeps back what may become a stop text, and forgets it when the limit comes first.
-            answer = yield Outbound(path="/detokenize", body=encode({"tokens": unsaid}))
+            answer = yield plan.ask("/detokenize", {"tokens": unsaid})
             tail = str(answer.get("content", "")).rstrip("\ufffd")
             if reasoning and CLOSE.startswith(tail.strip()):
                 tail = ""

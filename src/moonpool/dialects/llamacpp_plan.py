@@ -39,7 +39,7 @@ class Plan(Struct, frozen=True):
     """`tools` are the functions by name, each with the schema of its arguments (None: it takes none); `forced` is
     None where the model may choose to call; `schema` is the JSON the answer must be; `logprobs` the number of
     alternatives asked for, None for none at all; `answered` the calls since the last user's turn, whose results are
-    there."""
+    there; `model` is named in each pass where it is not ""."""
 
     call: Call
     n: int
@@ -54,6 +54,7 @@ class Plan(Struct, frozen=True):
     limit_counts_thinking: bool
     context: int | None
     fingerprint: str
+    model: str = ""
     schema: dict[str, Any] | None = None
     tools: dict[str, dict[str, Any] | None] = {}
     forced: list[str] | None = None
@@ -72,7 +73,7 @@ class Plan(Struct, frozen=True):
             body["tools"] = [one for one in self.call.fields["tools"] if one["function"]["name"] in self.tools]
         if self.thinks:
             body["chat_template_kwargs"] = {"enable_thinking": self.thinking, "thinking": self.thinking}
-        return Outbound(path="/apply-template", body=without_marks(encode(body)))
+        return self.ask("/apply-template", body, plain=True)
 
     def generate(
         self,
@@ -118,7 +119,12 @@ class Plan(Struct, frozen=True):
                 body.pop(name, None)
         if greedy:
             body["temperature"] = 0
-        return Outbound(path="/completion" if suffix is None else "/infill", body=encode(body), stream=True)
+        return self.ask("/completion" if suffix is None else "/infill", body, stream=True)
+
+    def ask(self, path: str, body: dict[str, Any], *, stream: bool = False, plain: bool = False) -> Outbound:
+        """One pass. `plain`: marks of the chat template in its texts are none."""
+        raw = encode({**body, "model": self.model} if self.model else body)
+        return Outbound(path, without_marks(raw) if plain else raw, stream=stream)
 
     def call_id(self, candidate: int, slot: int) -> str:
         """`call_00_` and 20 characters, the same whenever the same call is decoded."""
@@ -129,19 +135,23 @@ class Plan(Struct, frozen=True):
 def plan(call: Call, target: Target) -> Plan:
     """Raises Problem("caller.invalid_value" | "caller.unsupported") for what no grammar can enforce."""
     fields, options = call.fields, {**target.host.options, **target.options}
+    here = target.host.transport == "llama"
     limit = call.output_max
     counts = bool(options.get("limit_counts_thinking", True))
     common: dict[str, Any] = {
         "call": call,
         "n": max(1, fields.get("n") or 1),
         "stops": _stops(fields.get("stop")),
-        "sampling": _sampling(fields, options),
+        # What small models need; a server elsewhere has settings of its own.
+        "sampling": _sampling(fields, options, _SAMPLING if here else {}),
         "seed": fields.get("seed"),
         "limit": limit,
         "thinks": bool(options.get("thinks", False)),
         "limit_counts_thinking": counts,
         "context": options.get("context"),
         "fingerprint": options.get("fingerprint") or _fingerprint(target),
+        # A server that has several models is told which; the embedded one has one.
+        "model": "" if here else target.model,
     }
     if call.operation == COMPLETION:
         return Plan(**common, logprobs=fields.get("logprobs"), thinking=False, budget=0)
@@ -174,8 +184,9 @@ def _stops(stop: Any) -> list[str]:
     return [stop] if isinstance(stop, str) else list(stop)
 
 
-def _sampling(fields: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    sampling = dict(options.get("sampling", _SAMPLING))
+def _sampling(fields: Mapping[str, Any], options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` stands beneath what the options say, and those beneath what the call says."""
+    sampling = dict(options.get("sampling") or own)
     for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty"):
         if fields.get(name) is not None:
             sampling[name] = fields[name]

@@ -1,4 +1,4 @@
-"""What in a model's free text is answer, what thinking, what the opening of a tool call?
+"""What in a model's free text is answer, and what the opening of a tool call? (Thinking: think.py.)
 
 Rules: pure, incremental: any slicing of a text gives the same result in the end, and what cannot be decided yet is
 held back, never longer than it must be.
@@ -8,51 +8,6 @@ from __future__ import annotations
 
 import re
 from typing import Final
-
-OPEN: Final = "<think>"
-CLOSE: Final = "</think>"
-
-
-def split_overlap(text: str, mark: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `mark`."""
-    for length in range(min(len(text), len(mark) - 1), 0, -1):
-        if mark.startswith(text[-length:]):
-            return length
-    return 0
-
-
-class ThinkSplitter:
-    """Tells the inline `<think>…</think>` of a model that thinks by itself from its answer.
-
-    `feed` and `flush` give (is thinking, text) pairs in order.
-    """
-
-    __slots__ = ("_rest", "thinking")
-
-    def __init__(self, thinking: bool = False) -> None:
-        self.thinking = thinking
-        self._rest = ""
-
-    def feed(self, text: str) -> list[tuple[bool, str]]:
-        parts: list[tuple[bool, str]] = []
-        rest = self._rest + text
-        while True:
-            mark = CLOSE if self.thinking else OPEN
-            before, found, after = rest.partition(mark)
-            if not found:
-                held = split_overlap(rest, mark)
-                self._rest = rest[len(rest) - held :]
-                if len(rest) > held:
-                    parts.append((self.thinking, rest[: len(rest) - held]))
-                return parts
-            if before:
-                parts.append((self.thinking, before))
-            self.thinking = not self.thinking
-            rest = after
-
-    def flush(self) -> list[tuple[bool, str]]:
-        rest, self._rest = self._rest, ""
-        return [(self.thinking, rest)] if rest else []
 
 
 class Guard:

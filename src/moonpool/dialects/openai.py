@@ -8,27 +8,24 @@ request.py, decode.py, encode.py, problems.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from moonpool.dialects import problems
 from moonpool.dialects.base import Decoder, Encoder, Identity
 from moonpool.dialects.decode import Decoder as FamilyDecoder
 from moonpool.dialects.encode import make_encoder
+from moonpool.dialects.host_options import Options, options_of, say_prefix, say_thinking, spell
+from moonpool.dialects.inline import InlineDecoder
 from moonpool.dialects.problems import Row
+from moonpool.dialects.replay import FIELD, replay
 from moonpool.dialects.request import Grammar
 from moonpool.dialects.sse import dumps
 from moonpool.errors import Problem
 from moonpool.words import CHAT, Call, Headers, Operation, Outbound, Target
 
-_NOTHING: Final[Mapping[str, Any]] = {}
-
 
 class OpenAI:
-    """A dialect (dialects.base).
-
-    Options of a target or its host: `drop`, a list of fields that are never sent; and for chat, where the host's model
-    is not quite the one that was asked for, `set` (fields and their values) and `add` (to numbers that are there).
-    """
+    """A dialect (dialects.base). Options of a target or its host: catalog/options.py."""
 
     name: str = "openai"
     family: str = "openai"
@@ -42,24 +39,54 @@ class OpenAI:
         return self.grammar.parse(operation, raw, call_id)
 
     def render_call(self, call: Call, target: Target) -> Outbound:
-        """The fields again, under the host's own name for the model. A stream always asks for its usage."""
+        """The fields again, under the host's own name for the model. A stream always asks for its usage.
+
+        Raises Problem where reasoning is sent back to a host whose rule is to refuse it, and where something would be
+        lost though the key wants an error then.
+        """
         body = {**call.fields, "model": target.model}
         if call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        if call.operation == CHAT:
-            body |= option(target, "set", _NOTHING)
-            for name, more in option(target, "add", _NOTHING).items():
-                if name in body:
-                    body[name] += more
-        for name in option(target, "drop", ()):
+        options = options_of(target)
+        adjusted: tuple[str, ...] = ()
+        if call.operation == CHAT and (options or target.replay != "keep"):
+            adjusted = self._adapt(call, target, options, body)
+        for name in options.get("drop", ()):
             body.pop(name, None)
-        return Outbound(self._path(call, target), dumps(body), stream=call.stream)
+        return Outbound(self._path(call, target), dumps(body), stream=call.stream, adjusted=adjusted)
+
+    def _adapt(self, call: Call, target: Target, options: Options, body: dict[str, Any]) -> tuple[str, ...]:
+        """A chat in the words of this host. Gives the receipts."""
+        adjusted = say_thinking(call, body, options)
+        field = options.get("reasoning_field", FIELD)
+        if target.replay != "keep" or field != FIELD:
+            body["messages"], receipts = replay(call, target.replay, field, body["messages"])
+            adjusted += receipts
+        adjusted += say_prefix(call, body, options)
+        spell(body, options)
+        if call.refuse:
+            for receipt in adjusted:
+                if ":dropped" in receipt or ":disabled" in receipt:
+                    raise Problem(
+                        "caller.unsupported",
+                        f"This model's host does not take this request as it is ({receipt}).",
+                        param=receipt.partition(":")[0],
+                    )
+        return adjusted
 
     def _path(self, call: Call, target: Target) -> str:
         return "/chat/completions" if call.operation == CHAT else "/completions"
 
     def decoder(self, call: Call, target: Target) -> Decoder:
-        return FamilyDecoder(self.parse_problem)
+        inner = FamilyDecoder(self.parse_problem)
+        inline = option(target, "inline_thinking", "")
+        if not inline or call.operation != CHAT:
+            return inner
+        # Where the thinking is off, or a text is continued, nothing is open.
+        opened = (
+            inline == "opened" and call.thinking and ("prefix" not in call.needs or "prefix_thinking" in call.needs)
+        )
+        return InlineDecoder(inner, opened=opened)
 
     def encoder(self, call: Call, identity: Identity, verbatim: bool, switches: Mapping[str, str]) -> Encoder:
         return make_encoder(call, identity, verbatim, switches)

@@ -81,6 +81,9 @@ _CODES: Final[Mapping[str, str]] = {
     "authentication_error": "upstream.credentials",
 }
 
+# A thinking conversation with tools lacks what was thought (PROVIDERS 1.7, three generations and routes of one rule).
+_REASONING_WANTED: Final = ("in the thinking mode must be passed back", "missing `reasoning_content` field")
+
 # The host refuses who we are, not what was asked.
 _OURS: Final[Mapping[int, str]] = {401: "upstream.credentials", 402: "upstream.unpaid", 403: "upstream.forbidden"}
 
@@ -144,6 +147,8 @@ def read_problem(status: int, headers: Headers, body: bytes, rows: Iterable[Row]
         code = heard(row.meaning)
     else:
         code = _CODES.get(refusal.code.lower()) or _CODES.get(refusal.type.lower()) or _by_status(status)
+    if code == "upstream.refused" and _wants_reasoning(refusal.message):
+        code = "upstream.reasoning_wanted"
     if code == "upstream.busy":
         return Problem(code, detail=detail, retry_after_s=retry_after(headers))
     if code == "upstream.refused":
@@ -151,6 +156,12 @@ def read_problem(status: int, headers: Headers, body: bytes, rows: Iterable[Row]
     if code == "upstream.content_risk":
         return Problem(code, refusal.message or None, detail=detail)
     return Problem(code, detail=f"host: status {status}" if code == "upstream.nonsense" else detail)
+
+
+def _wants_reasoning(message: str) -> bool:
+    """Whoever is asked: hosts pass the words of the model's maker on."""
+    lower = message.lower()
+    return any(part in lower for part in _REASONING_WANTED)
 
 
 def _by_status(status: int) -> str:

@@ -25,6 +25,11 @@ class Slots:
         self._ids: list[str] = []
         self._unnamed: dict[int, str] = {}  # slot -> arguments that came before the name
 
+    @property
+    def called(self) -> bool:
+        """Whether a function was named, so that there is a call."""
+        return len(self._ids) > len(self._unnamed)
+
     def read(self, deltas: Any, whole: bool, events: list[Event]) -> bool:
         """Add the events of one `tool_calls` member; what is not a list of objects says nothing.
 

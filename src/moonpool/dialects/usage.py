@@ -11,6 +11,8 @@ from typing import Any, Final, TypeGuard
 from moonpool.words import Usage
 
 TOKENS_MAX: Final = 100_000_000
+CACHE_MEMBER: Final = b'"prompt_cache_hit_tokens"'
+"""Without it, bytes of a host's own do not hold a usage as clients read it."""
 
 
 def read_usage(value: Any) -> Usage | None:
@@ -30,7 +32,8 @@ def read_usage(value: Any) -> Usage | None:
     details = value.get("completion_tokens_details")
     reasoning: Any = details.get("reasoning_tokens") if type(details) is dict else None
     if reasoning is None:
-        reasoning = 0
+        # Some engines have it beside the sums.
+        reasoning = value.get("reasoning_tokens") or 0
     if not (_is_count(prompt) and _is_count(hit) and _is_count(completion) and _is_count(reasoning)) or hit > prompt:
         return None
     return Usage(prompt - hit, hit, completion, min(reasoning, completion))
@@ -54,3 +57,8 @@ def write_usage(usage: Usage, thinking: bool) -> dict[str, Any]:
     value["prompt_cache_hit_tokens"] = usage.prompt_hit
     value["prompt_cache_miss_tokens"] = usage.prompt_miss
     return value
+
+
+def complete_usage(said: Any, usage: Usage, thinking: bool) -> dict[str, Any]:
+    """What the host said, members of its own too, with those that it lacks."""
+    return {**(said if type(said) is dict else {}), **write_usage(usage, thinking)}

@@ -14,7 +14,7 @@ from moonpool.dialects.base import Identity
 from moonpool.dialects.chunks import tool_call_id
 from moonpool.dialects.names import asked_for, name_of, settle, swap
 from moonpool.dialects.sse import dumps
-from moonpool.dialects.usage import write_usage
+from moonpool.dialects.usage import CACHE_MEMBER, complete_usage, write_usage
 from moonpool.words import (
     CHAT,
     Failed,
@@ -105,7 +105,7 @@ class Whole:
 
     def finish(self) -> bytes:
         if self._body:
-            return self._body
+            return self._body if CACHE_MEMBER in self._body else self._completed_body()
         chat = self._operation == CHAT
         names = settle(self._identity, self._started, self._verbatim)
         choices = [
@@ -132,6 +132,15 @@ class Whole:
         """The host's own body with a usage that was found out afterwards."""
         assert self._usage is not None
         return dumps({**_read(self._body), "usage": write_usage(self._usage, self._has_thought())})
+
+    def _completed_body(self) -> bytes:
+        """The host's own body, its usage with the members that DeepSeek's clients add up."""
+        if self._unread is not None:
+            self._read(self._unread)
+        if self._usage is None:
+            return self._body
+        value = _read(self._body)
+        return dumps({**value, "usage": complete_usage(value.get("usage"), self._usage, self._has_thought())})
 
     def _add(self, piece: Text | Reasoning | ToolCall | Found | Finished) -> None:
         said = self._candidates.get(piece.index)

@@ -324,3 +324,18 @@ def test_any_json(values: list[Any], whole: bool) -> None:
     body = json.dumps(values[0]).encode() if whole and values else sse(*values, b"[DONE]")
     code = run([body])[1]
     assert code == "" or code.startswith(("upstream.", "caller.too_long"))
+
+
+def test_a_forced_call_ends_as_a_call() -> None:
+    """Hosts that say `stop` where the tool was named are read as `tool_calls`: programs look for it."""
+    call = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]}
+    assert events(chunk(call), chunk({}, "stop"))[-1] == Finished("tool_calls")
+    assert events(chunk(call), chunk({}, "length"))[-1] == Finished("length")
+
+
+def test_an_aborted_answer_is_none() -> None:
+    """An engine that gave up: before it said anything another host may answer, after it the answer broke off."""
+    assert run([sse(chunk({"role": "assistant", "content": ""}), chunk({}, "abort"))])[1] == "upstream.busy"
+    frames, code = run([sse(chunk({"content": "a"}), chunk({}, "abort"), b"[DONE]")])
+    assert [event for frame in frames for event in frame.events][1:] == [Text("a")]
+    assert code == "upstream.cut"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from moonpool.catalog import load
 from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.errors import Problem
 from moonpool.words import Host, Target
@@ -16,7 +17,8 @@ from moonpool.words import Host, Target
 def rendered(dialect: str, *, refuse: bool = False, **fields: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
     call = replace(CLIENT.parse_call("chat", json.dumps(body).encode(), "id"), refuse=refuse)
-    outbound = DIALECTS[dialect].render_call(call, Target(Host("h", dialect), "theirs"))
+    options = load.read(load.HOSTS_FILE)["dialects"].get(dialect, {}).get("options", {})
+    outbound = DIALECTS[dialect].render_call(call, Target(Host("h", dialect, options=options), "theirs"))
     return json.loads(outbound.body), outbound.adjusted
 
 

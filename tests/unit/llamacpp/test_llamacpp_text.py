@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from moonpool.dialects.llamacpp_text import (
     CALL_DRESS,
     Guard,
-    ThinkSplitter,
     before_suffix,
     first_line,
     pieces,
     without_marks,
 )
+from moonpool.dialects.think import ThinkSplitter
 
 
 def split(pieces: list[str]) -> tuple[str, str]:
