@@ -256,6 +256,7 @@ class App:
             "embedded": self.embedded.status() if self.embedded is not None else None,
             "vault": self.store.vault.status() if self.store.vault is not None else None,
             "ledger": self.store.books.totals().result(),
+            "fleet": self.platform.fleet.describe(),
             "connections": {
                 "open": len(self.server.connections),
                 "accepted": counters.accepted,

@@ -19,6 +19,7 @@ from faults.stage import Answer, Stage, chat, failed, good, good_stream, records
 from faults.upstream import Request, Step, gate
 from moonpool.relay.fleet import RETRIES_FIRST, Fleet
 from moonpool.settings import Routing
+from moonpool.web import admin
 from moonpool.words import Account, Key
 
 LIMIT_S = 0.25
@@ -161,6 +162,22 @@ def test_who_refuses_us_is_parked_and_never_shown(tmp_path: Path, status: str, c
     assert asked == 1
     notes = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     assert [note["host"] for note in notes if note["event"] == "host parked"] == ["host0", "host0"]
+
+
+def test_an_operator_sees_how_hosts_are(tmp_path: Path) -> None:
+    """What `hosts list` prints: who is parked and why, who serves, and how long answers take."""
+
+    async def run() -> Any:
+        refuses = failed("401 Unauthorized", "no")
+        async with stage(tmp_path, lambda _: refuses, good, host={"concurrency": 7}) as here:
+            await here.ask()
+            return (await admin.handle(here.app.platform, "GET", "/hosts"))[1]
+
+    places = {place["host"]: place for place in asyncio.run(run())["places"]}
+    assert (places["host0"]["trouble"], places["host0"]["why"]) == ("parked", "upstream.credentials")
+    assert 0 < places["host0"]["again_in_s"] <= 60
+    assert (places["host1"]["trouble"], places["host1"]["running"], places["host1"]["room"]) == ("", 0, 7)
+    assert places["host1"]["answer_s"] > 0
 
 
 def test_retry_after_is_obeyed(tmp_path: Path) -> None:

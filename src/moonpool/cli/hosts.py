@@ -14,10 +14,14 @@ app = typer.Typer(help="Hosts: list them, check that each answers.", no_args_is_
 
 @app.command("list")
 def list_(json: show.Json = False, home: show.Home = None, config: show.Config = None) -> None:
-    """List the hosts of the catalogue that can be used, and why others cannot."""
+    """List the hosts that can be used, why others cannot, how each is doing, and what their caches saved."""
     page = desk.ask(read(home, config), "GET", "/hosts")
     rows = page["data"]
     if json:
+        places, caches = page.get("places", []), page.get("caches", [])
+        for row in rows:
+            row["models"] = [place for place in places if place["host"] == row["name"]]
+            row["cache"] = next((cache for cache in caches if cache["account"] == row["account"]), None)
         show.json(rows)
         return
     show.table(
@@ -36,6 +40,35 @@ def list_(json: show.Json = False, home: show.Home = None, config: show.Config =
     )
     for name, why in page["absent"].items():
         show.note(f"not in use: {name} ({why})")
+    if page.get("places"):
+        show.say("")
+        show.table(
+            ("host", "model there", "", "running", "waiting", "failed", "an answer takes"),
+            (
+                (
+                    place["host"],
+                    place["model"],
+                    _state(place),
+                    f"{place['running']} of {place['room']}" if place["room"] else place["running"],
+                    place["waiting"],
+                    f"{place['share_failed']:.0%}",
+                    f"{place['answer_s']:.1f} s" if place["answer_s"] else "",
+                )
+                for place in page["places"]
+            ),
+        )
+    for cache in page.get("caches", ()):
+        saved = ", ".join(f"{amount} {currency}" for currency, amount in cache["saved"].items()) or "nothing"
+        show.note(
+            f"cache of {cache['account']}: {cache['hit']} of {cache['expected']} conversations found again, "
+            f"{cache['tokens']} tokens, saved {saved}"
+        )
+
+
+def _state(place: dict[str, Any]) -> str:
+    if not place["trouble"]:
+        return "ok"
+    return f"{place['trouble']} ({place['why']}), again in {place['again_in_s']:.0f} s"
 
 
 def _concurrency(row: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from moonpool.catalog.model import Model
 from moonpool.errors import Problem
+from moonpool.ledger.money import exact
 from moonpool.relay.affinity import Affinity, marks_of
 from moonpool.relay.health import Health
 from moonpool.relay.line import Line, Waiter
@@ -59,8 +60,8 @@ class Place:
         self.health = Health()
         self.permits: set[Permit] = set()
         self.lines: list[Line] = []
-        self.span_s = 1.0
-        """How long an answer takes there, smoothed."""
+        self.span_s = 0.0
+        """How long an answer takes there, smoothed; 0.0 before the first."""
 
     @property
     def running(self) -> int:
@@ -115,7 +116,8 @@ class Permit:
         place.permits.discard(self)
         place.account.permits.discard(self)
         if problem is None:
-            place.span_s += _SPAN_WEIGHT * (now - self._since - place.span_s)
+            span_s = now - self._since
+            place.span_s += (_SPAN_WEIGHT if place.span_s else 1.0) * (span_s - place.span_s)
             if not place.health.trouble and not self.probe:
                 self._fleet.freed(place)
                 return
@@ -266,7 +268,7 @@ class Fleet:
 
     def wait_s(self, line: Line, places: Sequence[Place]) -> float:
         """How long one who joins now will wait: those before it, at the pace of the places."""
-        pace = sum(place.slots() / place.span_s for place in places if place.span_s > 0)
+        pace = sum(place.slots() / (place.span_s or 1.0) for place in places)
         return (line.waiting + 1) / pace if pace else 1.0
 
     def freed(self, place: Place) -> None:
@@ -309,6 +311,38 @@ class Fleet:
     def places(self) -> Iterator[Place]:
         return iter(self._places.values())
 
+    def describe(self) -> dict[str, list[dict[str, Any]]]:
+        """For people: how each host is doing with each model it was asked for, and what each account's cache saved."""
+        now = self.now()
+        return {
+            "places": [
+                {
+                    "host": place.target.host.name,
+                    "account": place.account.name,
+                    "model": place.target.model,
+                    "trouble": place.health.trouble,
+                    "why": place.health.why,
+                    "again_in_s": round(max(0.0, place.health.until - now), 1) if place.health.trouble else 0.0,
+                    "running": place.running,
+                    "room": place.health.room or place.slots(),
+                    "waiting": sum(line.waiting for line in place.lines),
+                    "share_failed": round(place.health.share_failed(), 3),
+                    "answer_s": round(place.span_s, 3),
+                }
+                for place in self._places.values()
+            ],
+            "caches": [
+                {
+                    "account": account,
+                    "expected": record.expected,
+                    "hit": record.hit,
+                    "tokens": record.tokens,
+                    "saved": {currency: exact(pico) for currency, pico in record.saved_pico.items()},
+                }
+                for account, record in self.affinity.records.items()
+            ],
+        }
+
     def waiting(self) -> int:
         return sum(line.waiting for line in self._lines.values())
 
@@ -335,4 +369,5 @@ def _unavailable(places: Sequence[Place], now: float) -> Problem:
     detail = ", ".join(f"{place.target.host.name}: {place.health.trouble} ({place.health.why})" for place in places)
     if all(place.health.trouble == "parked" for place in places):
         return Problem(min(why), detail=detail)
-    return Problem("upstream.busy", detail=detail, retry_after_s=soonest(places, now))
+    sentence = "No host of this model can be asked at the moment."
+    return Problem("upstream.busy", sentence, detail=detail, retry_after_s=soonest(places, now))

@@ -266,15 +266,18 @@ def _host_row(host: Host) -> dict[str, object]:
         "transport": host.transport,
         "base_url": host.base_url,
         "has_key": bool(host.api_key),
+        "account": host.account,
         "concurrency": host.concurrency,
         "concurrency_by_model": dict(host.concurrency_by_model),
     }
 
 
 async def list_hosts(desk: Desk, _: Ask) -> Answer:
-    """The hosts in use, their keys not shown; and why the other known ones are not in use."""
+    """The hosts in use, their keys not shown; why the other known ones are not in use; and, from a running server, how
+    each is doing with the models it was asked for (`places`) and what each account's cache saved (`caches`)."""
     catalogue = desk.catalogue
-    return 200, {"data": [_host_row(host) for host in catalogue.hosts()], "absent": dict(catalogue.absent)}
+    rows = [_host_row(host) for host in catalogue.hosts()]
+    return 200, {"data": rows, "absent": dict(catalogue.absent), **desk.parts().get("fleet", {})}
 
 
 async def check_hosts(desk: Desk, ask: Ask) -> Answer:
