@@ -215,3 +215,59 @@ def test_moonpool_understands_what_each_refuses(tmp_path: Path, provider: str, c
         assert got.status == status, got
 
     _before(tmp_path, provider, act, faults=[{"problem": code}])
+
+
+def test_vllm_is_an_engine() -> None:
+    """No key, its own field for the thinking, which is off unless the template is told; usage where asked; code 404."""
+    body = {"model": "deepseek-v3.2", "messages": [USER]}
+    path = "/v1/chat/completions"
+
+    async def act(twin: Twin) -> None:
+        plain = (await ask(twin, body, path, key="")).json
+        assert "reasoning" not in plain["choices"][0]["message"]
+        thinks = {**body, "chat_template_kwargs": {"thinking": True}}
+        whole = (await ask(twin, thinks, path, key="")).json["choices"][0]
+        assert whole["message"]["reasoning"]
+        assert "reasoning_content" not in whole["message"]
+        assert whole["stop_reason"] is None
+        streamed = await ask(twin, {**thinks, "stream": True}, path)
+        assert all("usage" not in event for event in streamed.events[:-1])
+        asked = await ask(twin, {**thinks, "stream": True, "stream_options": {"include_usage": True}}, path)
+        assert asked.events[-2]["choices"] == []
+        assert set(asked.events[-2]["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
+        missing = await ask(twin, {**body, "model": "nope"}, path)
+        assert (missing.status, missing.json["error"]["code"]) == (404, 404)
+        wrong = await ask(twin, body, path, key="sk-wrong")
+        assert (wrong.status, wrong.json) == (401, {"error": "Unauthorized"})
+        text = plain["choices"][0]["message"]["content"]
+        last = {"role": "assistant", "content": text[:9]}
+        goes_on = {**body, "messages": [USER, last], "continue_final_message": True, "add_generation_prompt": False}
+        rest = (await ask(twin, goes_on, path)).json["choices"][0]["message"]["content"]
+        assert text[:9] + rest == text
+        assert (await ask(twin, None, "/health", key="")).status == 200
+        assert (await ask(twin, {**body, "model": "mine"}, path)).json["model"] == "mine"
+
+    play(act, "vllm", names=["mine"])
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+def test_moonpool_switches_an_engine(tmp_path: Path, thinks: bool, stream: bool) -> None:
+    """The switch goes where the engine looks for it, its spelling of the thinking comes back in ours."""
+
+    async def run() -> None:
+        async with Twin("vllm", names=["mine"]) as twin:
+            row = {"base_url": twin.base_url, "dialect": "vllm"}
+            async with stage(
+                tmp_path, rows={"twin": row}, model_name="mine", model={"thinking": "default_off"}
+            ) as here:
+                kind = {"type": "enabled" if thinks else "disabled"}
+                got = await here.ask({"model": "mine", "messages": [USER], "stream": stream, "thinking": kind})
+                assert got.status == 200
+                message = got.json["choices"][0]["message"] if not stream else {"reasoning_content": thought(got)}
+                assert bool(message.get("reasoning_content")) == thinks
+                (served,) = twin.served
+                assert (served.usage.reasoning > 0) == thinks
+            assert twin.faults_of_ours == []
+
+    uvloop.run(run())

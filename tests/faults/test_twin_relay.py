@@ -184,3 +184,22 @@ def test_what_a_client_gets_wrong_is_mended_before_it_reaches_a_strict_provider(
         assert last["choices"][0]["finish_reason"] == "length"
 
     _play(tmp_path, act, None)
+
+
+def test_reasoning_that_a_client_forgot_reaches_a_strict_provider(tmp_path: Path) -> None:
+    """A loop with tools whose program drops the thinking: refused by the twin alone, true to the letter through us."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+    async def run() -> None:
+        async with Twin("deepseek", log_content=True) as twin:
+            row = {"base_url": twin.base_url, "dialect": "deepseek", "api_key": "sk-pool.1"}
+            async with stage(tmp_path, model_name=FLASH, rows={"twin": row}) as here:
+                first = (await here.ask(_chat(tools=[tool]))).json["choices"][0]["message"]
+                thinking = first.pop("reasoning_content")
+                result = {"role": "tool", "tool_call_id": first["tool_calls"][0]["id"], "content": "ok"}
+                got = await here.ask(_chat(tools=[tool], messages=[USER, first, result]))
+                assert got.status == 200, got
+            assert twin.served[-1].status == 200
+            assert twin.served[-1].content["messages"][1]["reasoning_content"] == thinking
+
+    uvloop.run(run())
