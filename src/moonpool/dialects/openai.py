@@ -57,13 +57,14 @@ class OpenAI:
 
     def _adapt(self, call: Call, target: Target, options: Options, body: dict[str, Any]) -> tuple[str, ...]:
         """A chat in the words of this host. Gives the receipts."""
-        adjusted = say_thinking(call, body, options)
+        adjusted: tuple[str, ...] = say_thinking(call, body, options) if options else ()
         field = options.get("reasoning_field", FIELD)
         if target.replay != "keep" or field != FIELD:
             body["messages"], receipts = replay(call, target.replay, field, body["messages"])
             adjusted += receipts
-        adjusted += say_prefix(call, body, options)
-        spell(body, options)
+        if options:
+            adjusted += say_prefix(call, body, options)
+            spell(body, options)
         if call.refuse:
             for receipt in adjusted:
                 if ":dropped" in receipt or ":disabled" in receipt:

@@ -57,15 +57,15 @@ def _without(rule: str, messages: Messages) -> tuple[Messages, tuple[str, ...]]:
 
 
 def _filled(call: Call, messages: Messages) -> tuple[Messages, tuple[str, ...]]:
-    begin = 0
     every = bool(call.fields.get("tools"))
-    if not every:
-        begin = next((at for at in range(len(messages) - 1, -1, -1) if messages[at]["role"] == "user"), -1) + 1
     filled = messages
-    for at in range(begin, len(messages)):
+    for at in range(len(messages) - 1, -1, -1):
         message = messages[at]
+        role = message["role"]
+        if role == "user" and not every:
+            break
         if (
-            message["role"] == "assistant"
+            role == "assistant"
             and message.get(FIELD) is None
             and (every or message.get("tool_calls"))
             and message.get("prefix") is not True
