@@ -3,7 +3,7 @@
 #   make serve ARGS="--port 9000"     options of `moonpool serve`
 #   make test JOBS=4 TESTS=tests/unit how many tests at a time, and which
 #   make test MODEL=skip              without the tests that need the embedded model's weights
-#   make recipe RECIPE=0.3.0         against another version of that library
+#   make recipe RECIPE=0.3.0          against another version of that library
 #   make PYTHON=/path/to/python3 ...  which Python makes .venv (the first one that is 3.11 or newer otherwise)
 
 .DEFAULT_GOAL := help

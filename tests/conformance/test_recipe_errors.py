@@ -6,7 +6,6 @@ must go. The twin is asked over its port where what is in beta works; the server
 
 from __future__ import annotations
 
-import datetime
 import http.client
 import json
 import re
@@ -15,19 +14,12 @@ from typing import Any, Final
 
 import pytest
 
-from conformance.recipe import differences, library
+from conformance.recipe import differences, library, server
 from conformance.recipe.differences import TAKEN, Said, as_row
 from conformance.recipe.requests import REQUESTS
-from moonpool.catalog.catalog import build
-from moonpool.catalog.model import Model
-from moonpool.catalog.rules import apply
-from moonpool.dialects import CLIENT
 from moonpool.errors import Problem
-from moonpool.settings import Embedded, Settings
 from moonpool.twin import Twin, threaded
-from moonpool.words import CHAT
 
-AT: Final = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC).timestamp()
 LISTED: Final = differences.read()
 ROWS: Final = {row.name: row for row in LISTED.request}
 # `messages[0].role: `, as production writes it and the library does not, or `.messages[0]: `, as only the library does.
@@ -36,13 +28,8 @@ _PLACE: Final = re.compile(r"(?<=type: )[a-z_]+(?:[.\[][\w.\[\]]*)?: (?=\D)|^\.m
 
 @pytest.fixture(scope="module")
 def twin() -> Iterator[Twin]:
-    with threaded(Twin("deepseek", at=AT)) as found:
+    with threaded(Twin("deepseek", at=server.AT)) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def models() -> dict[str, Model]:
-    return dict(build(Settings(embedded=Embedded(enabled=False)), {"DEEPSEEK_API_KEY": "sk-example"}, now=AT).by_name)
 
 
 def _ask_library(body: Any) -> tuple[str, dict[str, Any]]:
@@ -67,25 +54,21 @@ def _ask_twin(twin: Twin, raw: bytes) -> tuple[str, dict[str, Any]]:
     return error["message"], {"status": answer.status, **error}
 
 
-def _ask_server(models: dict[str, Model], raw: bytes) -> str:
+def _ask_server(body: Any) -> str:
     try:
-        call = CLIENT.parse_call(CHAT, raw, "r")
-        if call.model not in models:
-            raise Problem("caller.unknown_model")
-        receipts = apply(call, models[call.model]).adjusted
+        receipts = server.call(body).adjusted
     except Problem as problem:
         return problem.message if problem.code.startswith("caller.") else problem.code
     return ": ".join((TAKEN, ", ".join(receipts))) if receipts else TAKEN
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_request_is_answered_alike(name: str, twin: Twin, models: dict[str, Model]) -> None:
+def test_a_request_is_answered_alike(name: str, twin: Twin) -> None:
     """The library, the twin and the server take it or refuse it in the same words; what is listed differs just so."""
     body = REQUESTS[name]
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     theirs, error = _ask_library(body)
-    twins, twins_error = _ask_twin(twin, raw)
-    found = Said(theirs, twins, _ask_server(models, raw))
+    twins, twins_error = _ask_twin(twin, server.raw(body))
+    found = Said(theirs, twins, _ask_server(body))
     if name not in ROWS:
         assert found.agree, f"a difference that differences.toml does not list:\n\n{as_row(name, found)}"
     else:
@@ -102,7 +85,7 @@ def test_the_list_speaks_of_requests_and_reasons_that_are_there() -> None:
     """Each row is of a request of the table, its reason is told, and each reason is of use."""
     assert [row.name for row in LISTED.request if row.name not in REQUESTS] == []
     assert len(ROWS) == len(LISTED.request)
-    used = {row.why for row in LISTED.request} | {*LISTED.answer.values(), *LISTED.prompt.values()}
+    used = {row.why for row in LISTED.request} | set(LISTED.answer.values())
     assert used == set(LISTED.why)
 
 

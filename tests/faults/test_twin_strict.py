@@ -169,6 +169,9 @@ def test_beta_is_where_beta_is() -> None:
         strict = {"type": "function", "function": {**TOOL["function"], "strict": True}}  # type: ignore[dict-item]
         assert (await ask(twin, chat(tools=[strict]))).status == 400
         assert (await ask(twin, chat(tools=[strict]), "/beta/chat/completions")).status == 200
+        begun = {"role": "assistant", "content": "I", "prefix": True}
+        after_a_call = await ask(twin, _messages(USER, CALLED, RESULT, USER, begun), "/beta/chat/completions")
+        assert after_a_call.error["message"] == "Function call should not be used with prefix"
         mixed = await ask(twin, chat(tools=[strict, {**TOOL, "function": {"name": "g"}}]), "/beta/chat/completions")
         assert mixed.error["message"] == "Cannot use strict tool with non-strict tool in the same request"
 

@@ -40,13 +40,12 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Differences(Struct, frozen=True, forbid_unknown_fields=True):
-    """`why` are reasons by their short names, the rest is what they explain: rows of `request`, `answer` and `prompt`
-    by name."""
+    """`why` are reasons by their short names, the rest is what they explain: rows of requests, and what is said
+    differently in answers."""
 
     why: dict[str, str]
     request: list[Row] = []
     answer: dict[str, str] = {}
-    prompt: dict[str, str] = {}
 
 
 def read() -> Differences:

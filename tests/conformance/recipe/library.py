@@ -7,8 +7,9 @@ It is no dependency of ours: 22 MB of native code. Where it cannot be imported, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any, Final
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal
 
 import pytest
 from msgspec import Struct
@@ -62,23 +63,60 @@ def prompt(body: Any, *, reject: bool = True) -> str:
     return str(encoding.render_conversation(request.conversation).prompt)
 
 
+def settings(body: Any, *, reject: bool = True) -> dict[str, str]:
+    """How the model is asked, and how its text would be read, by name. Raises Refused."""
+    request = convert(body, reject=reject)
+    found = {"thinking": str(request.conversation.thinking_mode), "stream": str(request.stream)}
+    for options in (request.inference_options, request.parsing_options):
+        names = [name for name in dir(options) if not name.startswith("_") and name != "special_tokens"]
+        found |= {name: repr(getattr(options, name)) for name in names}
+    constraint = request.inference_options.output_constraint
+    return found | {"output_constraint": "" if constraint is None else f"{constraint.kind} {constraint.schema}"}
+
+
 class Usage(Struct, frozen=True):
     prompt: int = 20
     hit: int = 8
 
 
-def chunks(body: Any, said: Iterable[str], finish: str, answer_id: str, usage: Usage) -> list[Any]:
-    """The library's chunks for what a model says, piece by piece, each of one token."""
+Fed = Literal["texts", "tokens", "scores"]
+
+
+def chunks(body: Any, said: Sequence[str], finish: str, answer_id: str, usage: Usage, fed: Fed = "texts") -> list[Any]:
+    """The library's chunks for what a model says: as texts, each counted as one token; as tokens of a vocabulary; or as
+    tokens with log probabilities."""
     request = convert(body)
     generator = recipe.ChatCompletionRequest.chunk_generator(request, answer_id, body["model"])
-    processor = recipe.StreamProcessor(generator, request.parsing_options)
     chunk = recipe.InferenceChunk
+    if fed == "texts":
+        tokenizer, pieces = None, [chunk.text(text, 1) for text in said]
+    else:
+        tokenizer, pieces = _tokens("".join(said), scored=fed == "scores")
+    processor = recipe.StreamProcessor(generator, request.parsing_options, tokenizer)
     began = recipe.PromptUsage(prompt_tokens=usage.prompt, prompt_cache_hit_tokens=usage.hit)
     found = list(processor.push(chunk.ready(prompt_usage=began, system_fingerprint="fp_recipe")))
-    for piece in said:
-        found += processor.push(chunk.text(piece, 1))
-    found += processor.push(chunk.finish(getattr(recipe.InferenceFinishReason, finish)))
+    for piece in (*pieces, chunk.finish(getattr(recipe.InferenceFinishReason, finish))):
+        if not processor.finished:  # by a stop
+            found += processor.push(piece)
     return found + list(processor.finish())
+
+
+_MARKS: Final = ("</think>", "\uff5cDSML\uff5c")
+
+
+def _tokens(text: str, scored: bool) -> tuple[Any, list[Any]]:
+    """A vocabulary that has the words of this text, and the text in its tokens."""
+    words = [word for word in re.split(f"({'|'.join(_MARKS)})|(.{{1,6}})", text, flags=re.DOTALL) if word]
+    vocabulary = {word: at for at, word in enumerate(dict.fromkeys(("(none)", *_MARKS, *words)))}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    marks = [{"id": vocabulary[mark], "content": mark, **plain} for mark in _MARKS]
+    parts = ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor")
+    said = dict.fromkeys(parts) | {"version": "1.0", "added_tokens": marks, "decoder": {"type": "Fuse"}}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "(none)"}
+    ids = [vocabulary[word] for word in words]
+    scores = [[(-0.25, [(each, -0.25), (0, -9999.0)])] if scored else None for each in ids]
+    found = [recipe.InferenceChunk.tokens([each], score) for each, score in zip(ids, scores, strict=True)]
+    return recipe.Tokenizer.from_str(json.dumps(said | {"model": model})), found
 
 
 def whole(found: Iterable[Any], model: str, answer_id: str, created: int, usage: Usage) -> dict[str, Any]:

@@ -294,6 +294,9 @@ REQUESTS: Final[dict[str, Body | bytes]] = {
     "prefix of the user": chat(user() | {"prefix": True}),
     "prefix with tools": chat(user(), assistant("He", prefix=True, **_THOUGHT), tools=TOOLS),
     "prefix with a call": chat(user(), caller("c", prefix=True, **_THOUGHT)),
+    "prefix where a tool was called before": chat(
+        user(), caller("c", **_THOUGHT), result("c"), user(), assistant("He", prefix=True)
+    ),
     "prefix with a form": chat(user("json"), assistant("{", prefix=True), response_format=_JSON),
     "prefix is a text": chat(user(), assistant("He", prefix="yes")),
     # Who asks.
