@@ -106,7 +106,8 @@ _MARKS: Final = ("</think>", "\uff5cDSML\uff5c")
 
 def _tokens(text: str, scored: bool) -> tuple[Any, list[Any]]:
     """A vocabulary that has the words of this text, and the text in its tokens."""
-    words = [word for word in re.split(f"({'|'.join(_MARKS)})|(.{{1,6}})", text, flags=re.DOTALL) if word]
+    marked = "|".join(_MARKS)
+    words = re.findall(f"{marked}|(?:(?!{marked}).){{1,6}}", text, re.DOTALL)
     vocabulary = {word: at for at, word in enumerate(dict.fromkeys(("(none)", *_MARKS, *words)))}
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     marks = [{"id": vocabulary[mark], "content": mark, **plain} for mark in _MARKS]
