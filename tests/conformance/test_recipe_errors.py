@@ -16,7 +16,9 @@ import pytest
 
 from conformance.recipe import differences, library, server
 from conformance.recipe.differences import TAKEN, Said, as_row
-from conformance.recipe.requests import REQUESTS
+from conformance.recipe.requests import REQUESTS, chat
+from moonpool.dialects import DIALECTS
+from moonpool.dialects.deepseek import SENTENCES
 from moonpool.errors import Problem
 from moonpool.twin import Twin, threaded
 
@@ -95,3 +97,36 @@ def test_what_is_a_matter_of_the_place_is_nothing_else() -> None:
     for said in rows:
         assert _PLACE.sub("", said.library) == _PLACE.sub("", said.twin), said
         assert said.server.startswith(TAKEN) or _PLACE.sub("", said.library) == _PLACE.sub("", said.server), said
+
+
+def test_what_the_provider_refuses_is_heard() -> None:
+    """Every refusal of the library's, as a host would send it, is the client's to read, word for word; what speaks of
+    our name for a model is our own fault, and what is too long says so."""
+    for body in REQUESTS.values():
+        said, error = _ask_library(body)
+        if said == TAKEN:
+            continue
+        problem = DIALECTS[server.HOST].parse_problem(400, {}, json.dumps({"error": error}).encode())
+        if "API model names" in said:
+            assert problem.code == "upstream.failed"
+        elif "must be passed back" in said:
+            assert problem.code in ("upstream.refused", "upstream.reasoning_wanted")
+        else:
+            assert (problem.code, problem.message) == ("upstream.refused", said)
+
+
+def test_a_context_that_is_too_long_is_told_alike() -> None:
+    """The twin's sentence, filled in, is the library's, and we understand it."""
+    dialect = DIALECTS[server.HOST]
+    error = library.too_long(chat(max_tokens=100), 1_048_500, 1_048_576)
+    sentence = SENTENCES["context"]
+    facts = {"window": 1_048_576, "total": 1_048_600, "prompt": 1_048_500, "completion": 100}
+    assert error["message"] == sentence.format(**facts)
+    assert dialect.parse_problem(400, {}, json.dumps({"error": error}).encode()).code == "caller.too_long"
+
+
+@pytest.mark.parametrize("name", ["thinking disabled", "thinking enabled", "effort minimal", "effort max"])
+def test_the_longest_answer_of_one_who_names_none(name: str) -> None:
+    """What is held for such an answer is what the library lets it have."""
+    body = REQUESTS[name]
+    assert server.call(body).output_max == library.convert(body).resolve_max_tokens(100, 1_048_576)

@@ -15,21 +15,23 @@ from conformance.recipe import differences, library, server
 from conformance.recipe.differences import TAKEN
 from conformance.recipe.requests import FLASH, OFF, PRO, REQUESTS, TOOLS, Body, assistant, caller, chat, result, user
 from moonpool.errors import Problem
+from moonpool.relay import turns
 from moonpool.twin.strict import CHECKS, Seen
 
 PASS_BACK: Final = "The `reasoning_content` in the thinking mode must be passed back to the API."
 MISSING: Final = "(missing)"
 
 # An assistant's turn says "Thought N.", N its place among the assistant's turns; which of them, and how, is `told`.
+_NEXT: Final = user("And then?")
 SHAPES: Final = {
-    "a talk": (user(), assistant(), user()),
+    "a talk": (user(), assistant(), _NEXT),
     "a loop": (user(), caller("a"), result("a")),
-    "two loops": (user(), caller("a"), result("a"), assistant(), user(), caller("b"), result("b")),
+    "two loops": (user(), caller("a"), result("a"), assistant(), _NEXT, caller("b"), result("b")),
     "a long loop": (user(), caller("a", "b"), result("a"), result("b"), caller("c"), result("c")),
-    "an answer behind the user": (user(), assistant(), user(), assistant()),
+    "an answer behind the user": (user(), assistant(), _NEXT, assistant()),
     "the user within a loop": (user(), caller("a"), result("a"), user("<note>Be quick.</note>")),
-    "a beginning": (user(), assistant(), user(), assistant("He", prefix=True)),
-    "a beginning of thoughts": (user(), assistant(), user(), assistant("", prefix=True)),
+    "a beginning": (user(), assistant(), _NEXT, assistant("He", prefix=True)),
+    "a beginning of thoughts": (user(), assistant(), _NEXT, assistant("", prefix=True)),
 }
 TOLD: Final = {
     "all": lambda turn, last: f"Thought {turn}.",
@@ -110,26 +112,38 @@ def test_reasoning_passes_through_whole(model: str, shape: str, told: str, tools
     assert library.prompt(sent, reject=False) == library.prompt(body, reject=False)
 
 
-@conversations
-def test_what_is_filled_in_is_taken(model: str, shape: str, told: str, tools: bool, thinks: bool) -> None:
+def test_what_is_filled_in_is_taken() -> None:
     """Where a client lost it and so did we, "" is accepted, and the model reads what the library's own repair makes."""
     pytest.importorskip("moonpool.dialects.replay", reason="no dialect acts on the replay rule `fill` yet")
+    for each in CONVERSATIONS:
+        body = conversation(*each)
+        filled = server.sent(body, replay="fill")
+        assert refusal(filled) == "", each
+        assert library.prompt(filled) == library.prompt(body, reject=False), each
+
+
+@conversations
+def test_what_is_put_back_reads_as_it_was(model: str, shape: str, told: str, tools: bool, thinks: bool) -> None:
+    """Where a client lost it and we did not, the model reads what it would have read of a client that kept it."""
+    kept = conversation(model, shape, "all", tools, thinks)
     body = conversation(model, shape, told, tools, thinks)
-    filled = server.sent(body, replay="fill")
-    assert refusal(filled) == ""
-    assert library.prompt(filled) == library.prompt(body, reject=False)
+    messages = body["messages"]
+    lost = turns.find_lost(messages, "", 0 if tools else turns.since_user(messages))
+    known = {each.marks.turn: kept["messages"][each.at]["reasoning_content"] for each in lost}
+    back = body | {"messages": turns.put_back(messages, lost, known).messages}
+    assert refusal(back) == ""
+    if "beginning" not in shape:  # what is to be continued is the client's own
+        assert library.prompt(back) == library.prompt(kept)
 
 
 @pytest.mark.parametrize("model", [FLASH, PRO])
 def test_what_is_put_in_order_reads_the_same(model: str) -> None:
     """Results in the order of their calls, or not: the prompt is one, so sorting them costs no cache."""
     calls = caller("a", "b", reasoning_content="Thought.")
-    one, other = result("a", "1"), result("b", "2")
-    prompts = [
-        library.prompt(chat(user(), calls, *results, tools=TOOLS) | {"model": model})
-        for results in ((one, other), (other, one))
-    ]
-    assert prompts[0] == prompts[1]
+    body = chat(user(), calls, result("b", "2"), result("a", "1"), tools=TOOLS) | {"model": model}
+    messages, receipts = turns.repair(body["messages"], "tagged")
+    assert receipts
+    assert library.prompt(body | {"messages": messages}) == library.prompt(body)
 
 
 def _taken(body: Any) -> bool:

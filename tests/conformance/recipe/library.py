@@ -74,6 +74,15 @@ def settings(body: Any, *, reject: bool = True) -> dict[str, str]:
     return found | {"output_constraint": "" if constraint is None else f"{constraint.kind} {constraint.schema}"}
 
 
+def too_long(body: Any, prompt_tokens: int, window: int) -> dict[str, Any]:
+    """The error of a request whose prompt is this long."""
+    request = convert(body)
+    with pytest.raises(recipe.ConversionError) as raised:
+        request.resolve_max_tokens(prompt_tokens, window)
+    error: dict[str, Any] = json.loads(raised.value.body)["error"]
+    return error
+
+
 class Usage(Struct, frozen=True):
     prompt: int = 20
     hit: int = 8
