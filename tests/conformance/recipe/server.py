@@ -8,8 +8,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from moonpool.catalog.catalog import build
 from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
@@ -45,9 +43,9 @@ def target(name: str) -> Target:
     return next(target for target in models()[name].targets if target.host.name == HOST)
 
 
-def sent(body: Any, **changes: Any) -> dict[str, Any]:
-    """What the provider would be sent for it; `changes` are members of the target. Raises Problem."""
+def sent(body: Any) -> dict[str, Any]:
+    """What the provider would be sent for it. Raises Problem."""
     ruled = call(body)
-    where = replace(target(ruled.model), **changes)
+    where = target(ruled.model)
     found: dict[str, Any] = json.loads(DIALECTS[where.host.dialect].render_call(ruled, where).body)
     return found
