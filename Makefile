@@ -3,6 +3,7 @@
 #   make serve ARGS="--port 9000"     options of `moonpool serve`
 #   make test JOBS=4 TESTS=tests/unit how many tests at a time, and which
 #   make test MODEL=skip              without the tests that need the embedded model's weights
+#   make recipe RECIPE=0.3.0          against another version of that library
 #   make PYTHON=/path/to/python3 ...  which Python makes .venv (the first one that is 3.11 or newer otherwise)
 
 .DEFAULT_GOAL := help
@@ -19,8 +20,9 @@ TESTS ?= tests
 ARGS ?=
 MODEL ?= need
 PYTEST_ARGS ?=
+RECIPE ?= 0.2.0
 
-.PHONY: help install serve test check fmt bench docs locks clean environment-test node-test weights
+.PHONY: help install serve test recipe check fmt bench docs locks clean environment-test node-test weights
 
 help:  ## Say what can be done (this list)
 	@echo "Moonpool: one endpoint for DeepSeek models. Targets:"
@@ -35,6 +37,10 @@ serve: install  ## Install, fetch the embedded model's weights, start; prints ad
 
 test: environment-test node-test weights  ## Install what tests need, then run every test (`check` is among them)
 	@$(BIN)/python -m pytest -n $(JOBS) $(if $(filter skip,$(MODEL)),-m "not model") $(PYTEST_ARGS) $(TESTS)
+
+recipe: environment-test  ## Compare with DeepSeek's own library, which is installed into .venv for that (22 MB)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: deepseek-recipe==$(RECIPE)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/conformance/test_recipe_*.py
 
 check: environment-test  ## Format, lint, types and the rules of the house, without running the rest
 	@$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS) tests/tidy

@@ -48,6 +48,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
      "instead."),
     ("no results", _messages(USER, CALLED), f"{FOLLOW}. (insufficient tool messages following tool_calls message)"),
     ("a result missing", _messages(USER, {**CALLED, "tool_calls": [MADE, {**MADE, "id": "zz"}]}, RESULT),
+     f"{FOLLOW}. (insufficient tool messages following tool_calls message)"),
+    ("a result of another call", _messages(USER, CALLED, {**RESULT, "tool_call_id": "zz"}),
      f"{FOLLOW}, The following tool_call_ids did not have response messages: zz"),
     ("a result of nothing", _messages(RESULT),
      "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'"),
@@ -167,6 +169,11 @@ def test_beta_is_where_beta_is() -> None:
         strict = {"type": "function", "function": {**TOOL["function"], "strict": True}}  # type: ignore[dict-item]
         assert (await ask(twin, chat(tools=[strict]))).status == 400
         assert (await ask(twin, chat(tools=[strict]), "/beta/chat/completions")).status == 200
+        begun = {"role": "assistant", "content": "I", "prefix": True}
+        after_a_call = await ask(twin, _messages(USER, CALLED, RESULT, USER, begun), "/beta/chat/completions")
+        assert after_a_call.error["message"] == "Function call should not be used with prefix"
+        mixed = await ask(twin, chat(tools=[strict, {**TOOL, "function": {"name": "g"}}]), "/beta/chat/completions")
+        assert mixed.error["message"] == "Cannot use strict tool with non-strict tool in the same request"
 
     play(act)
 

@@ -124,19 +124,19 @@ def one_of(*known: str) -> Check:
 def stop(value: Any, param: str) -> None:
     if type(value) is str:
         if not value:
-            raise _empty_stop(param)
+            raise _empty(param)
         return
     if type(value) is not list:
-        raise invalid_type(value, param, "a string or a list of strings")
+        raise mistyped(param, "expected a string or a list")
     if len(value) > _STOPS_MAX:
         raise wrong(param, f"Stop string array too long: {len(value)}")
     for at, text in enumerate(value):
         string(text, f"{param}[{at}]")
         if not text:
-            raise _empty_stop(f"{param}[{at}]")
+            raise _empty(f"{param}[{at}]")
 
 
-def _empty_stop(param: str) -> Problem:
+def _empty(param: str) -> Problem:
     return wrong(
         param,
         f"Invalid '{param}': empty string. Expected a string with minimum length 1, but got an empty string instead.",
@@ -149,7 +149,7 @@ def stream_options(value: Any, param: str) -> None:
         boolean(value["include_usage"], f"{param}.include_usage")
 
 
-_formats: Final = one_of("text", "json_object", "json_schema", "regex")
+_formats: Final = one_of("json_object", "json_schema", "regex", "text")
 
 
 def response_format(value: Any, param: str) -> None:
@@ -158,10 +158,12 @@ def response_format(value: Any, param: str) -> None:
         raise missing(param, "type")
     _formats(value["type"], f"{param}.type")
     if value["type"] == "json_schema":
-        map_(value.get("json_schema"), f"{param}.json_schema")
+        if "json_schema" not in value:
+            raise missing(param, "json_schema")
+        map_(value["json_schema"], f"{param}.json_schema")
 
 
-_thinking_types: Final = one_of("enabled", "disabled", "adaptive")
+_thinking_types: Final = one_of("adaptive", "enabled", "disabled")
 
 
 def thinking(value: Any, param: str) -> None:
@@ -186,6 +188,8 @@ def tools(server_tools: Collection[str]) -> Check:
             map_(tool, where)
             kind = tool.get("type")
             if kind == "function":
+                if "function" not in tool:
+                    raise missing(where, "function")
                 _function(tool.get("function"), f"{where}.function", names)
             elif "type" not in tool:
                 raise missing(where, "type")
@@ -201,16 +205,19 @@ def _function(value: Any, param: str, names: set[str]) -> None:
     if name is None:
         raise missing(param, "name")
     string(name, f"{param}.name")
+    if not name:
+        raise _empty(f"{param}.name")
+    if len(name) > _TOOL_NAME_MAX:
+        raise wrong(
+            f"{param}.name",
+            f"Invalid '{param}.name': string too long. Expected a string with maximum length {_TOOL_NAME_MAX}, "
+            f"but got a string with length {len(name)} instead.",
+        )
     if not _TOOL_NAME.fullmatch(name):
         raise wrong(
             f"{param}.name",
             f"Invalid '{param}.name': string does not match pattern. "
             "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'.",
-        )
-    if len(name) > _TOOL_NAME_MAX:
-        raise wrong(
-            f"{param}.name",
-            f"Invalid '{param}.name': string too long. Expected a string with maximum length {_TOOL_NAME_MAX}.",
         )
     if name in names:
         raise wrong(f"{param}.name", "Tool names must be unique.")
@@ -228,4 +235,4 @@ def tool_choice(value: Any, param: str) -> None:
         map_(value.get("function"), f"{param}.function")
         string(value["function"].get("name"), f"{param}.function.name")
     elif value not in ("none", "auto", "required") or type(value) is not str:
-        raise unknown_variant(value, param, ("none", "auto", "required"))
+        raise mistyped(param, "expected one of `none`, `auto`, `required` or a tool")

@@ -40,7 +40,7 @@ def check(messages: Any) -> tuple[str, ...]:
     if not messages:
         raise wrong("messages", "Empty input messages")
     receipts: list[str] = []
-    open_calls: dict[str, None] | None = None  # ids that wait for their tool message, since the last assistant's
+    open_calls: dict[str, bool] | None = None  # ids of the last assistant's calls, and whether they still wait
     opened_at = 0
     last = len(messages) - 1
     for at, message in enumerate(messages):
@@ -64,25 +64,26 @@ def check(messages: Any) -> tuple[str, ...]:
                 raise missing(path, "role")
             raise unknown_variant(role, f"{path}.role", _ROLES)
         if role == "tool":
-            _tool(message, path, open_calls)
+            _tool(message, at, open_calls)
             continue
-        if open_calls:
-            raise _unanswered(open_calls, opened_at, messages)
+        if open_calls and any(open_calls.values()):
+            raise _unanswered(opened_at)
         open_calls = None
         if message.get("name") is not None:
             string(message["name"], f"{path}.name")
         if role == "assistant":
-            open_calls = _assistant(message, path, at == last)
+            open_calls = _assistant(message, at, at == last)
             opened_at = at
         else:
             _content(message, path, role)
-    if open_calls:
-        raise _unanswered(open_calls, opened_at, messages)
+    if open_calls and any(open_calls.values()):
+        raise _unanswered(opened_at)
     return tuple(receipts)
 
 
-def _assistant(message: dict[str, Any], path: str, last: bool) -> dict[str, None] | None:
+def _assistant(message: dict[str, Any], place: int, last: bool) -> dict[str, bool] | None:
     """The ids of the message's tool calls, None if it makes none."""
+    path = f"messages[{place}]"
     calls = message.get("tool_calls")
     if message.get("content") is not None:
         _content(message, path, "assistant")
@@ -110,17 +111,23 @@ def _assistant(message: dict[str, Any], path: str, last: bool) -> dict[str, None
             f"Invalid '{path}.tool_calls': empty array. Expected an array with minimum length 1, "
             "but got an empty array instead.",
         )
-    return {_call_id(call, f"{path}.tool_calls[{at}]"): None for at, call in enumerate(calls)}
+    waiting: dict[str, bool] = {}
+    for at, call in enumerate(calls):
+        call_id = _call_id(call, f"{path}.tool_calls[{at}]")
+        if call_id in waiting:
+            raise _twice(call_id, f"{path}.tool_calls[{at}].id", place)
+        waiting[call_id] = True
+    return waiting
 
 
 def _call_id(call: Any, path: str) -> str:
     map_(call, path)
+    if call.get("type", "function") != "function":
+        raise unknown_variant(call["type"], f"{path}.type", ("function",))
     for name in ("id", "function"):
         if call.get(name) is None:
             raise missing(path, name)
     string(call["id"], f"{path}.id")
-    if call.get("type", "function") != "function":
-        raise unknown_variant(call["type"], f"{path}.type", ("function",))
     function = call["function"]
     map_(function, f"{path}.function")
     for name in ("name", "arguments"):
@@ -130,25 +137,33 @@ def _call_id(call: Any, path: str) -> str:
     return str(call["id"])
 
 
-def _tool(message: dict[str, Any], path: str, open_calls: dict[str, None] | None) -> None:
+def _tool(message: dict[str, Any], place: int, open_calls: dict[str, bool] | None) -> None:
+    path = f"messages[{place}]"
     _content(message, path, "tool")
-    if message.get("tool_call_id") is None:
+    call_id = message.get("tool_call_id")
+    if call_id is None:
         raise missing(path, "tool_call_id")
-    string(message["tool_call_id"], f"{path}.tool_call_id")
-    if open_calls is None:
+    string(call_id, f"{path}.tool_call_id")
+    if not open_calls or not any(open_calls.values()):
         raise wrong(
             f"{path}.role", "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'"
         )
-    open_calls.pop(message["tool_call_id"], None)
+    if call_id not in open_calls:
+        # The live service names the id that no call has, whatever its sentence says.
+        said = f"{_MUST_FOLLOW}, The following tool_call_ids did not have response messages: {call_id[:128]}"
+        raise wrong(f"{path}.tool_call_id", said)
+    if not open_calls[call_id]:
+        raise _twice(call_id, f"{path}.tool_call_id", place)
+    open_calls[call_id] = False
 
 
-def _unanswered(open_calls: dict[str, None], at: int, messages: list[Any]) -> Exception:
-    param = f"messages[{at}].tool_calls"
-    following = messages[at + 1] if at + 1 < len(messages) else None
-    if type(following) is not dict or following.get("role") != "tool":
-        return wrong(param, f"{_MUST_FOLLOW}. (insufficient tool messages following tool_calls message)")
-    ids = ", ".join(list(open_calls)[:16])
-    return wrong(param, f"{_MUST_FOLLOW}, The following tool_call_ids did not have response messages: {ids}")
+def _twice(call_id: str, param: str, place: int) -> Exception:
+    return wrong(param, f"Duplicate value for 'tool_call_id' of {call_id[:128]} in message[{place}]")
+
+
+def _unanswered(at: int) -> Exception:
+    said = f"{_MUST_FOLLOW}. (insufficient tool messages following tool_calls message)"
+    return wrong(f"messages[{at}].tool_calls", said)
 
 
 def _content(message: dict[str, Any], path: str, role: str) -> None:

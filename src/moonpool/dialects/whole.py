@@ -184,7 +184,10 @@ class Whole:
         if said.found:
             message["search_results"] = said.found
         reason = said.reason or ("tool_calls" if said.tool_calls else "stop")
-        return {"index": index, "message": message, "logprobs": said.logprobs, "finish_reason": reason}
+        scores = said.logprobs
+        if type(scores) is dict and len(scores) > 1:
+            scores = dict(sorted(scores.items()))  # the answer's before those of the thinking, as the live service does
+        return {"index": index, "message": message, "logprobs": scores, "finish_reason": reason}
 
 
 def _completion_choice(index: int, said: _Candidate) -> dict[str, Any]:

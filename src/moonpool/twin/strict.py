@@ -75,6 +75,16 @@ def beta_strict(seen: Seen) -> Facts | None:
     return {} if not seen.beta and any(function.get("strict") for function in functions) else None
 
 
+def mixed_strict(seen: Seen) -> Facts | None:
+    said = {bool((tool.get("function") or {}).get("strict")) for tool in seen.fields.get("tools") or ()}
+    return {} if len(said) > 1 else None
+
+
+def prefix_calls(seen: Seen) -> Facts | None:
+    """A beginning is not continued where a tool was ever called."""
+    return {} if "prefix" in seen.call.needs and any(each.get("tool_calls") for each in seen.messages) else None
+
+
 def disabled_effort(seen: Seen) -> Facts | None:
     said = seen.fields.get("thinking")
     disabled = said is not None and said["type"] == "disabled"
@@ -164,8 +174,9 @@ def last_r1(seen: Seen) -> Facts | None:
 CHECKS: Final[Mapping[str, Callable[[Seen], Facts | None]]] = {
     check.__name__: check
     for check in (
-        developer, beta_prefix, beta_strict, disabled_effort, forced_tool, tool_choice_r1, json_r1, format, user_id,
-        stops, texts_only, context, reasoning_content, reasoning_content_v3_2, successive_r1, last_r1,
+        developer, beta_prefix, beta_strict, mixed_strict, prefix_calls, disabled_effort, forced_tool,
+        tool_choice_r1, json_r1, format, user_id, stops, texts_only, context, reasoning_content,
+        reasoning_content_v3_2, successive_r1, last_r1,
     )
 }  # fmt: skip
 

@@ -43,6 +43,7 @@ NO_CALLS = (
 ROLES = "unknown variant `function`, expected one of `system`, `user`, `assistant`, `tool`, `latest_reminder`"
 TOO_FEW = MUST_FOLLOW + ". (insufficient tool messages following tool_calls message)"
 UNANSWERED = MUST_FOLLOW + ", The following tool_call_ids did not have response messages: zz"
+TWICE = "Duplicate value for 'tool_call_id' of c1 in message[{}]"
 ALONE = "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'"
 NOT_LAST = (
     "Invalid completion message: prefix set true with message which is not final message "
@@ -85,8 +86,12 @@ WRONG: list[tuple[list[Any], str, str]] = [
     ([{"role": "tool", "content": "x"}], "[0].tool_call_id", "missing field `tool_call_id`"),
     ([calling(CALL)], "[0].tool_calls", TOO_FEW),
     ([calling(CALL), USER, ANSWER], "[0].tool_calls", TOO_FEW),
-    ([calling(CALL, {**CALL, "id": "zz"}), ANSWER], "[0].tool_calls", UNANSWERED),
-    ([calling(CALL, {**CALL, "id": "zz"}), ANSWER, USER], "[0].tool_calls", UNANSWERED),
+    ([calling(CALL, {**CALL, "id": "zz"}), ANSWER], "[0].tool_calls", TOO_FEW),
+    ([calling(CALL, {**CALL, "id": "zz"}), ANSWER, USER], "[0].tool_calls", TOO_FEW),
+    ([calling(CALL), {**ANSWER, "tool_call_id": "zz"}, ANSWER], "[1].tool_call_id", UNANSWERED),
+    ([calling(CALL, {**CALL, "id": "c2"}), ANSWER, ANSWER], "[2].tool_call_id", TWICE.format(2)),
+    ([calling(CALL, CALL), ANSWER, ANSWER], "[0].tool_calls[1].id", TWICE.format(0)),
+    ([calling(CALL), ANSWER, ANSWER], "[2].role", ALONE),
     ([calling("x")], "[0].tool_calls[0]", "expected a map"),
     ([calling(function(name="f", arguments={})), ANSWER], "[0].tool_calls[0].function.arguments", "expected a string"),
     ([calling(function(name="f")), ANSWER], "[0].tool_calls[0].function.arguments", "missing field `arguments`"),
