@@ -47,6 +47,8 @@ def continuation(call: Call, said: Said, tokens: int) -> Call | None:
     if said.calls or said.finished or not said.whole or not (text or reasoning):
         return None
     messages = list(call.fields["messages"])
+    if any(message.get("tool_calls") for message in messages):
+        return None  # prefix completion refuses a conversation in which a tool was ever called
     message: dict[str, Any] = {"role": "assistant", "content": text, "prefix": True}
     needs = call.needs | {"prefix"}
     if "prefix" in call.needs:

@@ -90,6 +90,19 @@ def test_what_cannot_be_gone_on_with() -> None:
     assert [continuation(call(), each, 0) for each in (calling, over, long)] == [None, None, None]
 
 
+def test_a_conversation_with_tool_calls_is_not_gone_on_with() -> None:
+    """Prefix completion refuses it, even where the request has no tools any more: nobody is asked in vain."""
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "4"},
+    ]
+    assert continuation(call(messages=messages), said(text="x"), 0) is None
+
+
 def read(seam: Seam, *events: Any) -> list[Any]:
     frames = [frame for event in events for frame in seam.feed([Frame(b"raw", (event,))])]
     frames += seam.finish()
