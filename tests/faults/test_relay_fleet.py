@@ -223,7 +223,7 @@ def test_no_more_run_at_a_host_than_its_account_may(tmp_path: Path, row: dict[st
         scripts = (slow, slow) if "concurrency" in row else (slow,)
         async with stage(tmp_path, *scripts, host=host) as here:
             asking = asyncio.create_task(storm(here, 60, 20))
-            await until(lambda: here.app.platform.fleet.waiting() == 16, "the others wait")
+            await until(lambda: here.app.platform.fleet.waiting == 16, "the others wait")
             opened.set()
             return await asking
 
@@ -242,9 +242,9 @@ def test_who_waits_may_leave(tmp_path: Path) -> None:
             await until(lambda: len(here.host.requests) == 1, "the first runs")
             gone, waits = await here.open(), await here.open()
             fleet = here.app.platform.fleet
-            await until(lambda: fleet.waiting() == 2, "two wait")
+            await until(lambda: fleet.waiting == 2, "two wait")
             gone.reset()
-            await until(lambda: fleet.waiting() == 1, "one left")
+            await until(lambda: fleet.waiting == 1, "one left")
             opened.set()
             assert [(await client.rest()).failure for client in (first, waits)] == [None, None]
             await here.quiet()
@@ -266,7 +266,7 @@ def test_a_full_line_says_when_to_come_back(tmp_path: Path) -> None:
             routing=Routing(queue_max=1),
         ) as here:
             clients = [await here.open() for _ in range(2)]
-            await until(lambda: here.app.platform.fleet.waiting() == 1, "one waits")
+            await until(lambda: here.app.platform.fleet.waiting == 1, "one waits")
             refused = await here.ask()
             opened.set()
             for client in clients:
@@ -298,9 +298,9 @@ def test_turns_go_round_the_accounts(tmp_path: Path) -> None:
             messages = [{"role": "user", "content": "big"}]
             big = [await here.open(chat(messages=messages)) for _ in range(30)]
             fleet = here.app.platform.fleet
-            await until(lambda: fleet.waiting() == 29, "they wait")
+            await until(lambda: fleet.waiting == 29, "they wait")
             small = await here.open(chat(messages=[{"role": "user", "content": "small"}]), key=secret)
-            await until(lambda: fleet.waiting() == 30, "all wait")
+            await until(lambda: fleet.waiting == 30, "all wait")
             opened.set()
             for client in (*big, small):
                 assert (await client.rest()).failure is None

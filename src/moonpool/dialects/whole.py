@@ -76,6 +76,9 @@ class Whole:
             self._fresh, self._unread = False, frame
             first = frame.events[0] if frame.events else None
             started = first if type(first) is Started else None
+            if started is not None and started.model == self._identity.model:
+                self._body = frame.raw
+                return b""
             old, ours = swap(frame.raw, name_of(started), asked_for(self._identity, started))
             self._body = frame.raw.replace(old, ours, 1) if old else frame.raw
             if not old or self._body != frame.raw:

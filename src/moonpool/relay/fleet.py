@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec.structs import replace
 
@@ -32,12 +32,13 @@ RETRIES_FIRST: Final = 3.0
 RETRIES_SAVED_MAX: Final = 100.0
 UNSENT: Final = "upstream.unreachable"
 _SPAN_WEIGHT: Final = 0.1
+_ALL: Final[frozenset[str]] = frozenset()
 
 Note = Callable[..., None]
 
 
 class Account:
-    """An account at hosts, and the permits that run there. `limit` 0: none is known."""
+    """An account at hosts, and the permits that run there. `limit` 0: none is known, and none are counted."""
 
     __slots__ = ("limit", "name", "permits", "places")
 
@@ -99,7 +100,8 @@ class Permit:
         self.place = place
         self.probe = probe
         place.permits.add(self)
-        place.account.permits.add(self)
+        if place.account.limit:
+            place.account.permits.add(self)
         if probe:
             place.health.probe(now)
 
@@ -119,7 +121,8 @@ class Permit:
             span_s = now - self._since
             place.span_s += (_SPAN_WEIGHT if place.span_s else 1.0) * (span_s - place.span_s)
             if not place.health.trouble and not self.probe:
-                self._fleet.freed(place)
+                if self._fleet.waiting:
+                    self._fleet.freed(place)
                 return
         if place.health.ended(problem, len(place.permits), now, self.probe):
             self._fleet.tell(place, problem)
@@ -129,21 +132,19 @@ class Permit:
 class Errand:
     """One request's search. `next` is called after each failure."""
 
-    __slots__ = ("_account", "_fleet", "_line", "_marks", "_model", "_places", "_tried", "expected", "waiter")
+    __slots__ = ("_account", "_fleet", "_marks", "_model", "_places", "_tried", "expected")
 
-    def __init__(self, fleet: Fleet, model: Model, places: Sequence[Place], line: Line, account: str) -> None:
+    def __init__(self, fleet: Fleet, model: Model, places: tuple[Place, ...], account: str) -> None:
         self._fleet = fleet
         self._model = model
         self._places = places
-        self._line = line
         self._account = account
-        self._tried: list[Place] = []
-        self._marks: list[bytes] = []
+        self._tried: tuple[Place, ...] = ()
+        self._marks: Sequence[bytes] = ()
         self.expected: str | None = None
         """The account at a host that this conversation prefers."""
-        self.waiter: Waiter | None = None
 
-    def remember(self, marks: list[bytes], expected: str | None) -> None:
+    def remember(self, marks: Sequence[bytes], expected: str | None) -> None:
         self._marks, self.expected = marks, expected
 
     def next(self, failure: Problem | None, now: float) -> Permit | Waiter | Problem:
@@ -151,15 +152,18 @@ class Errand:
         fleet = self._fleet
         if failure is not None:
             if self._tried and self._tried[-1].relearn(failure):
-                fleet.learned(self._tried.pop())
+                fleet.learned(self._tried[-1])
+                self._tried = self._tried[:-1]
             if is_final(failure) or len(self._tried) >= len(self._places):
                 return failure
             if failure.code != UNSENT and not fleet.spend():
                 return failure
         places = self._places
-        if len(places) == 1 and not places[0].health.trouble and places[0].has_room():
-            self._tried.append(places[0])
-            return Permit(fleet, places[0], False, now)
+        if len(places) == 1 and not self._tried:
+            place = places[0]
+            if not place.health.trouble and place.has_room():
+                self._tried = places
+                return Permit(fleet, place, False, now)
         found = self._look(now)
         if found is None:
             if failure is not None:
@@ -169,7 +173,7 @@ class Errand:
             return _unavailable(places, now)
         if found != WAIT:
             return found
-        return fleet.queue(self, self._line, places, self._account, now)
+        return fleet.queue(self, self._model.name, places, self._account, now)
 
     def again(self) -> Permit | None:
         """Whoever waits looks once more."""
@@ -182,7 +186,7 @@ class Errand:
             account = place.account.name
             self._fleet.affinity.learn(self._marks, account, usage, price, self.expected == account, now)
 
-    def _look(self, now: float) -> Permit | Any:
+    def _look(self, now: float) -> Permit | Literal["wait"] | None:
         fleet = self._fleet
         found = next_place(
             self._places,
@@ -196,8 +200,8 @@ class Errand:
         if found is None or found == WAIT:
             return found
         place, probe = found
-        self._tried.append(place)  # type: ignore[arg-type]
-        return Permit(fleet, place, probe, now)  # type: ignore[arg-type]
+        self._tried += (place,)
+        return Permit(fleet, place, probe, now)
 
 
 class Fleet:
@@ -215,18 +219,20 @@ class Fleet:
         self.affinity = Affinity()
         self.retries = RETRIES_FIRST
         self.refused_retries = 0
+        self.waiting = 0
         self._settings = settings
         self._note = note
         self._accounts: dict[str, Account] = {}
         self._places: dict[tuple[str, str], Place] = {}
         self._lines: dict[str, Line] = {}
-        self._found: dict[tuple[str, frozenset[str]], tuple[Place, ...]] = {}
+        self._found: dict[str, dict[frozenset[str], tuple[Place, ...]]] = {}
 
     def errand(self, model: Model, call: Call, account: str) -> Errand:
         """Begin the search of one request; earns a share of a retry."""
-        self.retries = min(self.retries + RETRY_SHARE, RETRIES_SAVED_MAX)
+        if self.retries < RETRIES_SAVED_MAX:
+            self.retries += RETRY_SHARE
         places = self.places_of(model, call.needs)
-        errand = Errand(self, model, places, self._lines[model.name], account)
+        errand = Errand(self, model, places, account)
         if len(places) > 1 and self._settings.affinity and call.operation == CHAT:
             marks = marks_of(call, account)
             errand.remember(marks, self.affinity.find(marks, self.now()))
@@ -240,14 +246,19 @@ class Fleet:
             if not same_model or place.target.model == broken.target.model
         ]
         places.sort(key=lambda place: place is broken)
-        return Errand(self, model, places, self._lines[model.name], account)
+        return Errand(self, model, tuple(places), account)
 
     def places_of(self, model: Model, needs: frozenset[str]) -> tuple[Place, ...]:
-        key = (model.name, needs if model.mixed else frozenset())
-        found = self._found.get(key)
+        """Who can serve it, in the model's order; made once for each set of needs that matters."""
+        by_needs = self._found.get(model.name)
+        if by_needs is None:
+            by_needs = self._found[model.name] = {}
+            self._lines[model.name] = Line(self._left_a_line)
+        key = needs if model.mixed else _ALL
+        found = by_needs.get(key)
         if found is None:
-            line = self._lines.setdefault(model.name, Line())
-            found = self._found[key] = tuple(self._place(target, line) for target in model.targets_for(needs))
+            line = self._lines[model.name]
+            found = by_needs[key] = tuple(self._place(target, line) for target in model.targets_for(needs))
         return found
 
     def spend(self) -> bool:
@@ -258,12 +269,13 @@ class Fleet:
         self.retries -= 1.0
         return True
 
-    def queue(self, errand: Errand, line: Line, places: Sequence[Place], account: str, now: float) -> Waiter | Problem:
+    def queue(self, errand: Errand, model: str, places: Sequence[Place], account: str, now: float) -> Waiter | Problem:
         """A place in the line, or a refusal that says when to come back."""
-        settings = self._settings
+        settings, line = self._settings, self._lines[model]
         wait_s = self.wait_s(line, places)
         if line.waiting >= settings.queue_max or wait_s > settings.queue_s:
             return Problem("platform.queue_full", retry_after_s=max(1.0, wait_s))
+        self.waiting += 1
         return line.join(account, errand.again, now)
 
     def wait_s(self, line: Line, places: Sequence[Place]) -> float:
@@ -272,6 +284,7 @@ class Fleet:
         return (line.waiting + 1) / pace if pace else 1.0
 
     def freed(self, place: Place) -> None:
+        """There is room again where there may have been none."""
         for each in place.account.places if place.account.limit else (place,):
             for line in each.lines:
                 if line.waiting:
@@ -343,8 +356,8 @@ class Fleet:
             ],
         }
 
-    def waiting(self) -> int:
-        return sum(line.waiting for line in self._lines.values())
+    def _left_a_line(self) -> None:
+        self.waiting -= 1
 
     def _place(self, target: Target, line: Line) -> Place:
         host = target.host

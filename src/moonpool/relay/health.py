@@ -113,7 +113,8 @@ class Health:
 
     def began(self, now: float, probe: bool = False) -> bool:
         """An answer has begun; `probe`: to the request that looked. True when that ended a trouble."""
-        self._count(now)
+        if now - self._window_at >= WINDOW_S:
+            self._turn_window(now)
         self._ok += 1
         self.failures = 0
         if probe and self.trouble:
@@ -144,7 +145,8 @@ class Health:
         return self.trouble != was
 
     def _fail(self, code: str, probe: bool, now: float) -> None:
-        self._count(now)
+        if now - self._window_at >= WINDOW_S:
+            self._turn_window(now)
         self._failed += 1
         self.failures += 1
         if self.trouble == "open" or (self.trouble == "parked" and probe):
@@ -193,12 +195,9 @@ class Health:
         answers = self._ok + self._ok_before + self._failed + self._failed_before
         return answers >= EJECT_ANSWERS_MIN and self.share_failed() >= EJECT_SHARE
 
-    def _count(self, now: float) -> None:
-        """Turn the window over where its time has come. What stayed well for two of them has no past."""
-        age = now - self._window_at
-        if age < WINDOW_S:
-            return
-        if age < 2 * WINDOW_S:
+    def _turn_window(self, now: float) -> None:
+        """What stayed well for two windows has no past."""
+        if now - self._window_at < 2 * WINDOW_S:
             self._ok_before, self._failed_before = self._ok, self._failed
         else:
             self._ok_before = self._failed_before = 0

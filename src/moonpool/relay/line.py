@@ -42,9 +42,12 @@ class Waiter:
 
 
 class Line:
-    __slots__ = ("_by_account", "_serving", "waiting")
+    """`left` is told of each who waits no more."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_by_account", "_left", "_serving", "waiting")
+
+    def __init__(self, left: Callable[[], object] = lambda: None) -> None:
+        self._left = left
         self._by_account: OrderedDict[str, deque[Waiter]] = OrderedDict()
         self._serving = False
         self.waiting = 0
@@ -95,5 +98,6 @@ class Line:
 
     def _took(self, account: str, queue: deque[Waiter]) -> None:
         self.waiting -= 1
+        self._left()
         if not queue:
             del self._by_account[account]

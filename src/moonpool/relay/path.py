@@ -63,7 +63,8 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
 
         trip.stage = stages.ADMIT
         admit(platform, trip, account)
-        call = await restore(platform, trip, call, model, key.switches)
+        if call.thinking:
+            call = await restore(platform, trip, call, model, key.switches)
 
         trip.stage = stages.HOLD
         writer = platform.tapes.wrap(writer, arrival, call, account.id)
@@ -140,18 +141,19 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
     off, let another go on with it."""
     fleet, client = platform.fleet, platform.client
     identity = Identity(call.id, int(trip.arrival.at), call.model)
-    if reply.switches["continuation"] != "off" and may_continue(call):
+    if call.stream and reply.switches["continuation"] != "off" and may_continue(call):
         trip.said = Said()
     errand, asked = fleet.errand(model, call, trip.account), call
     failure: Problem | None = None
     seam: Seam | None = None
     encoder: Encoder | None = None
+    now = trip.began
     while True:
-        permit = errand.next(failure, platform.monotonic())
+        permit = errand.next(failure, now)
         if type(permit) is Waiter:
             reply.source = permit
             permit = await permit.turn
-        if not isinstance(permit, Permit):
+        if type(permit) is not Permit:
             raise failure if seam is not None and failure is not None else permit  # type: ignore[misc]
         outcome: Problem | None = _UNSAID
         try:
@@ -170,11 +172,12 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
                 conceal(failure, target.host.api_key, call)  # before anybody writes it down
             outcome = failure
         finally:
-            permit.end(outcome, platform.monotonic())
+            now = platform.monotonic()
+            permit.end(outcome, now)
         if seam is not None:
             trip.host_usage = seam.usage or trip.part()
         if failure is None:
-            errand.learn(permit.place, trip.host_usage or trip.usage or _NOTHING, target.price, platform.monotonic())
+            errand.learn(permit.place, trip.host_usage or trip.usage or _NOTHING, target.price, now)
             return
         if failure.code == "caller.gone" or (trip.first_at and trip.stream):
             trip.stage = stages.PUMP

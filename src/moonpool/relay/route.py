@@ -14,7 +14,7 @@ Sources: RELIABILITY 1.1, cases 30 to 33; PEERS B1 rows 37 and 40.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeVar
 
 from moonpool.errors import Problem
 from moonpool.relay.health import PROBE, READY, Health
@@ -36,21 +36,24 @@ class Place(Protocol):
     def has_room(self) -> bool: ...
 
 
+P = TypeVar("P", bound=Place)
+
+
 def next_place(
-    places: Sequence[Place],
-    tried: Collection[Place],
+    places: Sequence[P],
+    tried: Collection[P],
     policy: Policy,
     preferred: str | None,
     now: float,
     draw: Callable[[], float],
     *,
     may_fail: bool,
-) -> tuple[Place, bool] | Literal["wait"] | None:
+) -> tuple[P, bool] | Literal["wait"] | None:
     """(place, whether it is a probe), WAIT, or None when nothing can be tried. `preferred` is an account at a host;
     `draw` gives numbers from 0 to below 1; `may_fail`: whether another attempt could follow this one."""
-    ready: list[Place] = []
-    probes: list[Place] = []
-    others: list[Place] = []
+    ready: list[P] = []
+    probes: list[P] = []
+    others: list[P] = []
     for place in places:
         if place in tried:
             continue
@@ -74,7 +77,7 @@ def _is_before(places: Sequence[Place], one: Place, other: Place) -> bool:
     return next(place for place in places if place is one or place is other) is one
 
 
-def _choose(free: list[Place], policy: Policy, preferred: str | None, draw: Callable[[], float]) -> Place:
+def _choose(free: list[P], policy: Policy, preferred: str | None, draw: Callable[[], float]) -> P:
     if len(free) == 1:
         return free[0]
     if preferred is not None:

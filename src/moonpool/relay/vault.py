@@ -34,8 +34,9 @@ _TAKES: Final = frozenset(("keep", "fill"))
 
 
 async def restore(platform: Platform, trip: Trip, call: Call, model: Model, switches: Mapping[str, str]) -> Call:
-    """The call as its hosts should read it. Waits only where reasoning was lost and memory does not have it."""
-    if not call.thinking or model.replay != "keep" or call.operation != CHAT:
+    """The call, which is to be thought about, as its hosts should read it. Waits only where reasoning was lost and
+    memory does not have it."""
+    if model.replay != "keep" or call.operation != CHAT:
         return call
     if not any(target.replay in _TAKES for target in model.targets):
         return call

@@ -193,7 +193,7 @@ def _fleet(fleet: Fleet) -> Iterator[Metric]:
     troubled = [place for place in places if place.health.trouble]
     yield _gauge("moonpool_host_trouble", {(*_place(place), place.health.trouble): 1 for place in troubled})
     yield _gauge("moonpool_host_running", {_place(place): place.running for place in places})
-    yield _gauge("moonpool_requests_waiting", {(): fleet.waiting()})
+    yield _gauge("moonpool_requests_waiting", {(): fleet.waiting})
     yield _counter("moonpool_retries_refused_total", {(): fleet.refused_retries})
     records = fleet.affinity.records
     yield _counter("moonpool_cache_hits_total", {(account,): record.hit for account, record in records.items()})
