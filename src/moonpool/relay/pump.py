@@ -176,29 +176,56 @@ class Attempt:
     def _pass(self, frames: list[Frame]) -> bool:
         """Meter the frames and hand them to the client. False when one of them ended the attempt."""
         trip = self._trip
-        encode = self._encoder.feed
         out: list[bytes] = []
+        meaningful, failed = self._encode(frames, out)
+        if trip.said is not None and trip.ascii_chars + trip.wide_chars > CHARS_MAX:
+            trip.said.give_up()
+        if meaningful and not self.begun:
+            self.begun = True
+            now = trip.monotonic()
+            trip.first_at = trip.first_at or now
+            self._permit.began(now)
+            if self._seam is not None:
+                self._reply.remark(f"continued by {self._target.host.name}")
+        if self._reply.stream and out:
+            self._reply.push(b"".join(out), meaningful)
+        if failed is not None:
+            self._close(failed)
+            return False
+        return not self.ended.done()
+
+    def _encode(self, frames: list[Frame], out: list[bytes]) -> tuple[bool, Problem | None]:
+        """Count what the frames say, keep it where it is kept, and append the client's bytes to `out`, up to a failure:
+        (whether something meaningful was said, the failure). Runs for every event, so it counts in locals."""
+        trip, encode = self._trip, self._encoder.feed
         meaningful = False
         failed: Problem | None = None
         said = trip.said
+        keep = None if said is None else said.texts.append
+        ascii_chars = wide_chars = 0
         for frame in frames:
             for event in frame.events:
                 kind = type(event)
-                if kind is Text or kind is Reasoning:
+                if kind is Text:
+                    text = event.text  # type: ignore[union-attr]
+                    if keep is not None:
+                        keep(text)
+                    if text.isascii():
+                        ascii_chars += len(text)
+                    else:
+                        wide_chars += len(text)
+                elif kind is Reasoning:
                     text = event.text  # type: ignore[union-attr]
                     if said is not None:
-                        (said.texts if kind is Text else said.thoughts).append(text)
-                    if text:
-                        meaningful = True
-                        if text.isascii():
-                            trip.ascii_chars += len(text)
-                        else:
-                            trip.wide_chars += len(text)
-                        if kind is Reasoning:
-                            trip.reasoning_chars += len(text)
+                        said.thoughts.append(text)
+                    trip.reasoning_chars += len(text)
+                    if text.isascii():
+                        ascii_chars += len(text)
+                    else:
+                        wide_chars += len(text)
                 elif kind is ToolCall:
                     meaningful = True
-                    trip.ascii_chars += len(event.arguments)  # type: ignore[union-attr]
+                    ascii_chars += len(event.arguments)  # type: ignore[union-attr]
                     if said is not None:
                         said.call(event)  # type: ignore[arg-type]
                 elif kind is Finished:
@@ -213,18 +240,6 @@ class Attempt:
             if failed is not None:
                 break
             out.append(encode(frame))
-        if said is not None and trip.ascii_chars + trip.wide_chars > CHARS_MAX:
-            said.give_up()
-        if meaningful and not self.begun:
-            self.begun = True
-            now = trip.monotonic()
-            trip.first_at = trip.first_at or now
-            self._permit.began(now)
-            if self._seam is not None:
-                self._reply.remark(f"continued by {self._target.host.name}")
-        if self._reply.stream and out:
-            self._reply.push(b"".join(out), meaningful)
-        if failed is not None:
-            self._close(failed)
-            return False
-        return not self.ended.done()
+        trip.ascii_chars += ascii_chars
+        trip.wide_chars += wide_chars
+        return meaningful or bool(ascii_chars or wide_chars), failed
