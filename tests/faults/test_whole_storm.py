@@ -109,7 +109,7 @@ def test_a_storm_of_cancellations_leaves_every_place_usable(tmp_path: Path, boun
             before = len(here.host.requests)
             clients = [await here.open() for _ in range(SLOTS + 1)]
             await until(lambda: len(here.host.requests) == before + SLOTS, "ten run at once", 2.0)
-            await until(lambda: here.app.platform.fleet.waiting() + _taken(here)[1] == 1, "the eleventh waits")
+            await until(lambda: here.app.platform.fleet.waiting + _taken(here)[1] == 1, "the eleventh waits")
             host.go.set()
             assert [well(await client.rest()) for client in clients] == [True] * (SLOTS + 1)
             for client in here.clients:
@@ -153,7 +153,7 @@ async def _nothing_is_left(here: Stage) -> None:
         assert (place.running, len(place.account.permits), place.health.probing) == (0, 0, False)
     slots, waiting, idle = _taken(here)
     assert (slots, waiting) == (idle, 0)
-    assert platform.fleet.waiting() == 0
+    assert platform.fleet.waiting == 0
     assert not platform.active
     assert not platform.tapes.detached
     assert platform.limiter.held("bench", platform.monotonic()) == 0
