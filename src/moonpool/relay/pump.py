@@ -17,9 +17,10 @@ from moonpool.relay.said import CHARS_MAX
 from moonpool.relay.seam import Seam
 from moonpool.relay.trip import Trip
 from moonpool.transports.base import Transport
-from moonpool.words import Call, Failed, Finished, Frame, Headers, Metered, Reasoning, Text, ToolCall
+from moonpool.words import Call, Failed, Finished, Frame, Headers, Metered, Reasoning, Started, Text, ToolCall
 
 REFUSAL_BYTES_MAX: Final = 65536
+NAME_CHARS_MAX: Final = 100
 _BROKEN: Final = frozenset(("upstream.cut", "upstream.timeout"))
 
 
@@ -173,6 +174,15 @@ class Attempt:
             if not self.ended.done():
                 self.ended.fail(error)
 
+    def _begin(self) -> None:
+        """The first meaningful piece has come."""
+        self.begun = True
+        now = self._trip.monotonic()
+        self._trip.first_at = self._trip.first_at or now
+        self._permit.began(now)
+        if self._seam is not None:
+            self._reply.remark(f"continued by {self._target.host.name}")
+
     def _pass(self, frames: list[Frame]) -> bool:
         """Meter the frames and hand them to the client. False when one of them ended the attempt."""
         trip = self._trip
@@ -181,12 +191,7 @@ class Attempt:
         if trip.said is not None and trip.ascii_chars + trip.wide_chars > CHARS_MAX:
             trip.said.give_up()
         if meaningful and not self.begun:
-            self.begun = True
-            now = trip.monotonic()
-            trip.first_at = trip.first_at or now
-            self._permit.began(now)
-            if self._seam is not None:
-                self._reply.remark(f"continued by {self._target.host.name}")
+            self._begin()
         if self._reply.stream and out:
             self._reply.push(b"".join(out), meaningful)
         if failed is not None:
@@ -237,6 +242,8 @@ class Attempt:
                     trip.usage = event.usage  # type: ignore[union-attr]
                 elif kind is Failed:
                     failed = event.problem  # type: ignore[union-attr]
+                elif kind is Started:
+                    trip.answered_model = (event.model or "")[:NAME_CHARS_MAX]  # type: ignore[union-attr]
             if failed is not None:
                 break
             out.append(encode(frame))

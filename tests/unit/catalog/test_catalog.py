@@ -171,7 +171,7 @@ def test_a_model_of_the_operators_own() -> None:
     models = {"house": {"hosts": ["mine"]}, "dear": {"hosts": ["mine"], "prices": [PRICE]}, "same": {"alias": "dear"}}
     catalogue = made(hosts={"mine": {"base_url": "http://127.0.0.1:1"}}, models=models)
     house, dear = catalogue.find("house"), catalogue.find("dear")
-    assert house.can == set(NEEDS)
+    assert house.can == set(NEEDS) - {"prefix", "prefix_thinking"}, "nobody's standard: its dialect or row would say so"
     assert house.price_at(at(2026, 1, 1)).completion == 0
     assert dear.price_at(at(2026, 1, 2)).completion == price_of("3")
     same = catalogue.find("same")
@@ -401,3 +401,12 @@ def test_what_a_host_costs_us_may_be_its_own() -> None:
     settings = Settings(home="h", hosts=dict.fromkeys("abc", row), models={"m": {"hosts": hosts}})
     targets = build(settings, {}).find("m").targets
     assert [target.price.prompt_miss for target in targets] == [3_000_000, 1_000_000, 0]
+
+
+def test_old_names_go_to_whoever_serves_their_successor() -> None:
+    """With the key of another host only: its own name for the successor, and the right switch of the thinking."""
+    catalogue = build(Settings(home="h"), {"TOKENHUB_API_KEY": "k"})
+    for name, kind in (("deepseek-chat", "disabled"), ("deepseek-reasoner", "enabled")):
+        (target,) = catalogue.find(name).targets
+        assert (target.host.name, target.model) == ("tokenhub", "deepseek-v4-flash")
+        assert target.options["set"] == {"thinking": {"type": kind}}
