@@ -67,9 +67,17 @@ class _Answer(Struct, gc=False):
     code: Any = None
 
 
-_read_answer: Final = msgspec.json.Decoder(_Answer).decode
+_decode_answer: Final = msgspec.json.Decoder(_Answer).decode
 _read_string: Final = msgspec.json.Decoder(str).decode
 _Malformed: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def _read_answer(data: bytes) -> _Answer:
+    """Raises one of _Malformed, also for bytes that are no UTF-8 in members that nobody reads: they would be handed
+    on."""
+    if not data.isascii():
+        data.decode()
+    return _decode_answer(data)
 
 
 _Lane = tuple[bytes, bytes, type[Text] | type[Reasoning], int, bool]
@@ -222,6 +230,8 @@ class Decoder:
             return self._fail(self._read_problem(200, {}, body))
         if not answer.choices:
             raise Problem("upstream.nonsense", detail="an answer without choices")
+        if any(choice.message is None and choice.delta is None and choice.text is None for choice in answer.choices):
+            raise Problem("upstream.nonsense", detail="a choice without a message")
         events = [self._start_event(answer)]
         as_is = True
         for choice in answer.choices:
@@ -245,7 +255,8 @@ class Decoder:
         if type(index) is not int or not 0 <= index < CANDIDATES_MAX:
             index = 0
         self._begun.add(index)
-        as_is = True
+        # What has no message where a client looks for one is written anew.
+        as_is = (choice.message if whole else choice.delta) is not None or choice.text is not None
         logprobs = choice.logprobs
         if message is not None:
             content = message.content

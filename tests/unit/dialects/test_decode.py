@@ -259,6 +259,12 @@ def test_any_usage(value: Any) -> None:
         (b'{"choices":[]}', "upstream.nonsense"),
         (b'{"choices":5}', "upstream.nonsense"),
         (b'{"choices":[{"message":{"content":"cut', "upstream.nonsense"),
+        (b'{"choices":[{"finish_reason":"stop"}]}', "upstream.nonsense"),
+        (
+            b'{"nobody reads this":"\xff","choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}',
+            "upstream.nonsense",
+        ),
+        (b'data: {"nobody reads \xe4":1,"choices":[{"delta":{"content":"x"}}]}\n\n', "upstream.nonsense"),
         (b'{"error":{"message":"x","code":429}}', "upstream.busy"),
         (b": keep-alive\n\n", "upstream.cut"),
         (b"data: [DONE]\n\n", "upstream.cut"),
@@ -276,6 +282,12 @@ def test_ends(body: bytes, code: str) -> None:
     """An answer that broke off, is empty or is nothing we know never passes for one; a whole one does."""
     assert run([body])[1] == code
     assert run([body[at : at + 4096] for at in range(0, len(body), 4096)])[1] == code
+
+
+def test_a_choice_without_a_delta_is_written_anew() -> None:
+    """Its own bytes would leave a client without what it looks for."""
+    (frame,) = decoder().feed(b'data: {"choices":[{"index":0,"finish_reason":"stop"}]}\n\n')
+    assert (frame.raw, frame.events[-1]) == (b"", Finished("stop", 0))
 
 
 def test_done_ends_the_reading() -> None:
