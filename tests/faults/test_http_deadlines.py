@@ -45,7 +45,7 @@ def test_connect(run: Run, secure: bool) -> None:
             assert sink.calls == []
             clock.at += 0.2
             transport.tick()
-            assert sink.code == "upstream.timeout"
+            assert sink.code == "upstream.unreachable"
             assert "no connection within 5 s" in sink.detail
             pool = transport.pool(host)
             assert pool is None or len(pool) == 0

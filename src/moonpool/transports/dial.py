@@ -77,8 +77,16 @@ class Resolver:
         # Whoever gives up must not take the look-up from the others.
         return await asyncio.shield(running)
 
-    def forget(self, hostname: str, port: int) -> None:
-        self._known.pop((hostname, port), None)
+    def knows(self, hostname: str, port: int) -> bool:
+        """Whether `resolve` would say what it remembers."""
+        known = self._known.get((hostname, port))
+        return known is not None and known[0] > self._now()
+
+    def forget(self, hostname: str, port: int, addresses: tuple[Address, ...]) -> None:
+        """These led nowhere; what was learned meanwhile stays."""
+        known = self._known.get((hostname, port))
+        if known is not None and known[1] is addresses:
+            del self._known[(hostname, port)]
 
     def stop(self) -> None:
         for running in self._running.values():
@@ -162,9 +170,24 @@ class Dial:
             self._fail("platform.fault", type(error).__name__)
 
     async def _open(self) -> Connection:
-        route, client = self._pool.route, self._pool.client
-        there = route.proxy or route.origin
-        addresses = await client.resolver.resolve(there.hostname, there.port)
+        resolver, there = self._pool.client.resolver, self._pool.route.proxy or self._pool.route.origin
+        remembered = resolver.knows(there.hostname, there.port)
+        addresses = await resolver.resolve(there.hostname, there.port)
+        try:
+            return await self._try(addresses)
+        except (OSError, EOFError):
+            resolver.forget(there.hostname, there.port, addresses)
+            if not remembered:
+                raise
+            # What was true a while ago led nowhere: by now the name may lead elsewhere.
+            others = tuple(at for at in await resolver.resolve(there.hostname, there.port) if at not in addresses)
+            if not others:
+                raise
+        return await self._try(others)
+
+    async def _try(self, addresses: tuple[Address, ...]) -> Connection:
+        """The first of them that can be connected to. Raises what became of the last one."""
+        client = self._pool.client
         failure: Exception = OSError("no address")
         for position, address in enumerate(addresses):
             left = len(addresses) - position
@@ -183,7 +206,6 @@ class Dial:
                 failure = TimeoutError("no answer from the address")
             finally:
                 self._attempt = None
-        client.resolver.forget(there.hostname, there.port)
         raise failure
 
     async def _connect(self, address: Address) -> Connection:

@@ -119,7 +119,8 @@ class Exchange:
         if now >= self._total_until:
             self._late(f"not finished within {host.total_s:g} s")
         elif self.dial is not None and self.dial.is_late(now):
-            self._late(f"no connection within {host.connect_s:g} s")
+            # Nothing was sent, so nothing can have been spent.
+            self._late(f"no connection within {host.connect_s:g} s", "upstream.unreachable")
         elif self.paused:
             return
         elif not self.content and now >= self._first_until:
@@ -130,9 +131,9 @@ class Exchange:
         elif now - self._last_at >= host.gap_s:
             self._late(f"silent for {host.gap_s:g} s")
 
-    def _late(self, why: str) -> None:
+    def _late(self, why: str, code: str = "upstream.timeout") -> None:
         self._pool.leave(self)
-        self.end(Problem("upstream.timeout", detail=f"{self.host.name}: {why}"))
+        self.end(Problem(code, detail=f"{self.host.name}: {why}"))
 
     def _close(self) -> None:
         self.over = True
