@@ -230,6 +230,8 @@ class Client:
 
     def reset(self) -> None:
         """Hang up with RST, as a killed program does."""
+        if self.writer.is_closing():
+            return
         sock = self.writer.get_extra_info("socket")
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -336,6 +338,7 @@ async def stage(
     prepare: Callable[[App], None] | None = None,
     rows: dict[str, dict[str, Any]] | None = None,
     model_name: str = MODEL,
+    log: Log | None = None,
 ) -> AsyncIterator[Stage]:
     """`scripts`: one host each; `dead`: so many hosts before them where nobody listens; `host`: more for each host's
     row; `prepare`: what to do to the app before the first request; `rows`: hosts that the test runs itself."""
@@ -354,7 +357,7 @@ async def stage(
             upstream=upstream or Timers(),
             routing=routing or Routing(),
             vault=vault or Vault(),
-            log=Log(requests=False),
+            log=log or Log(requests=False),
             hosts={name: {**row, **(host or {})} for name, row in table.items()},
             models={model_name: {"hosts": list(table), **(model or {})}},
         )

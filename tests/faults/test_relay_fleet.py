@@ -4,54 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import json
 import random
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import force_setattr
 
-from faults.stage import Answer, Stage, chat, failed, good, good_stream, records, stage, until
+from faults.stage import Answer, chat, failed, good, good_stream, records, stage, until
+from faults.storm import forget, middle, served, storm
 from faults.upstream import Request, Step, gate
-from moonpool.relay.fleet import RETRIES_FIRST, Fleet
+from moonpool.relay.fleet import RETRIES_FIRST
 from moonpool.settings import Routing
 from moonpool.web import admin
 from moonpool.words import Account, Key
 
 LIMIT_S = 0.25
-
-
-async def storm(here: Stage, count: int, at_once: int, **more: Any) -> list[tuple[Answer, float]]:
-    """So many requests, so many at once; each answer and how long it took."""
-    loop, left, found = asyncio.get_running_loop(), itertools.count(), []
-
-    async def worker() -> None:
-        while next(left) < count:
-            began = loop.time()
-            got = await here.ask(chat(**more))
-            found.append((got, loop.time() - began))
-
-    await asyncio.gather(*(worker() for _ in range(at_once)))
-    return found
-
-
-def forget(here: Stage) -> None:
-    """From now on the hosts have no past."""
-    platform = here.app.platform
-    force_setattr(platform, "fleet", Fleet(platform.settings.routing, time.monotonic, platform.journal.note))
-
-
-def served(found: list[tuple[Answer, float]]) -> float:
-    well = sum(got.status == 200 and got.complete and (not got.events or got.failure is None) for got, _ in found)
-    return well / len(found)
-
-
-def middle(found: list[tuple[Answer, float]]) -> float:
-    return sorted(took for _, took in found)[len(found) // 2]
 
 
 @pytest.mark.parametrize("at_once", [1, 20])

@@ -46,6 +46,8 @@ class Line(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     served_model: str = ""
     """What the host calls the model, where that is another name."""
     continued: int = 0
+    answered_model: str = ""
+    """What the host said it answered as, where that is yet another name; billed is what was asked for."""
 
 
 class Journal:

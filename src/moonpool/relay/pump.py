@@ -17,9 +17,10 @@ from moonpool.relay.said import CHARS_MAX
 from moonpool.relay.seam import Seam
 from moonpool.relay.trip import Trip
 from moonpool.transports.base import Transport
-from moonpool.words import Call, Failed, Finished, Frame, Headers, Metered, Reasoning, Text, ToolCall
+from moonpool.words import Call, Failed, Finished, Frame, Headers, Metered, Reasoning, Started, Text, ToolCall
 
 REFUSAL_BYTES_MAX: Final = 65536
+NAME_CHARS_MAX: Final = 100
 _BROKEN: Final = frozenset(("upstream.cut", "upstream.timeout"))
 
 
@@ -237,6 +238,8 @@ class Attempt:
                     trip.usage = event.usage  # type: ignore[union-attr]
                 elif kind is Failed:
                     failed = event.problem  # type: ignore[union-attr]
+                elif kind is Started:
+                    trip.answered_model = (event.model or "")[:NAME_CHARS_MAX]  # type: ignore[union-attr]
             if failed is not None:
                 break
             out.append(encode(frame))

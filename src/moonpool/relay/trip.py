@@ -23,10 +23,12 @@ class Trip:
     first dispatch, where somebody will ask what the answer said: otherwise no text is kept. `usage` is the client's;
     `host_usage` is what the last host counted, where that differs because it went on with an answer; `costs` are what
     we owe for the dispatches before the last; `before` is our count of what was said before the last one. `asked` is
-    set where the answer's reasoning is to be remembered; `bytes_added` is what hosts get beyond the client's body."""
+    set where the answer's reasoning is to be remembered; `bytes_added` is what hosts get beyond the client's body;
+    `answered_model` is what the last host said it was."""
 
     __slots__ = (
         "account",
+        "answered_model",
         "arrival",
         "ascii_chars",
         "asked",
@@ -64,7 +66,7 @@ class Trip:
         self.monotonic = monotonic
         self.began = monotonic()
         self.first_at = 0.0
-        self.key = self.account = self.model = self.detail = self.cause = ""
+        self.key = self.account = self.model = self.detail = self.cause = self.answered_model = ""
         self.stage = READ
         self.status = self.attempts = self.ascii_chars = self.wide_chars = self.reasoning_chars = self.continued = 0
         self.stream = self.whole = self.held = self.leased = False
@@ -92,6 +94,7 @@ class Trip:
                 if self.said is not None:
                     self.said.forget()
         self.target = target
+        self.answered_model = ""
         self.attempts += 1
 
     def _owe(self) -> None:
@@ -126,7 +129,7 @@ class Trip:
         """Leave the line and the counts of a request that is over."""
         total_s = self.monotonic() - self.began
         first_s = self.first_at - self.began if self.first_at else None
-        host = self.target.host.name if self.target is not None else ""
+        host, known_as = (self.target.host.name, self.target.model) if self.target is not None else ("", self.model)
         platform.meters.count(self.model, host, self.status, self.cause, first_s, total_s)
         if usage.completion or usage.prompt_miss or usage.prompt_hit:
             platform.meters.count_tokens(self.model, usage)
@@ -153,7 +156,8 @@ class Trip:
                 first_s,
                 total_s,
                 self.detail,
-                self.target.model if self.target is not None and self.target.model != self.model else "",
+                known_as if known_as != self.model else "",
                 self.continued,
+                self.answered_model if self.answered_model != known_as else "",
             )
         )
