@@ -6,67 +6,22 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import force_setattr
 
-from faults.stage import DONE, KEY, Answer, Stage, chat, event, failed, records, stage, streamed, until
+from faults.speaker import ANSWER, THOUGHTS, Speaker
+from faults.stage import KEY, Answer, Stage, chat, failed, records, stage, until
+from faults.twins import thought
 from faults.upstream import Peer, Request, Step, close, rst, stall
 from moonpool.relay.fleet import Fleet
 from moonpool.settings import Streams
 
-THOUGHTS = ["Two ", "and two: ", "that is ", "four, ", "surely."]
-ANSWER = ["The ", "sum ", "is ", "four; ", "nothing ", "else ", "could ", "it ", "be."]
 PRICES = [{"valid_from": "2020-01-01", "prompt_miss": "1", "prompt_hit": "1", "completion": "2"}]
 THINKING = {"thinking": "default_on", "can": ["thinking", "prefix", "prefix_thinking"], "prices": PRICES}
 ON, SAME = Streams(continuation="on"), Streams(continuation="same")
-
-
-class Speaker:
-    """A host that always says THOUGHTS and ANSWER. Where the last message is a prefix it says the rest of them. `fault`
-    strikes after so many events of an answer, `at(request)`; None: never."""
-
-    def __init__(self, at: Callable[[Request], int | None], fault: Step = rst, thinks: bool = True) -> None:
-        self.at, self.fault, self.thinks = at, fault, thinks
-        self.asked: list[dict[str, Any]] = []
-
-    def __call__(self, request: Request) -> list[Step]:
-        body = json.loads(request.body)
-        self.asked.append(body)
-        last = body["messages"][-1]
-        thoughts, answer = list(THOUGHTS if self.thinks else []), list(ANSWER)
-        if last.get("prefix"):
-            assert request.target == "/beta/chat/completions"
-            thoughts = rest(thoughts, last.get("reasoning_content") or "")
-            answer = rest(answer, last["content"])
-            assert not (last["content"] and thoughts), "whoever answers has thought to the end"
-        usage = {"prompt_tokens": 20, "completion_tokens": len(thoughts) + len(answer), "total_tokens": 0}
-        events = [event({"role": "assistant", "content": None if thoughts else "", "reasoning_content": ""})]
-        events += [event({"content": None, "reasoning_content": part}) for part in thoughts]
-        events += [event({"content": part, "reasoning_content": None}) for part in answer]
-        events += [event({"content": ""}, finish="stop", usage=usage), DONE]
-        at = self.at(request)
-        return streamed(*events) if at is None else [*streamed(*events[:at], end=False), self.fault]
-
-
-def rest(parts: list[str], said: str) -> list[str]:
-    """What is left of the parts when `said` was said: it ends between two of them."""
-    while said:
-        assert said.startswith(parts[0])
-        said = said.removeprefix(parts.pop(0))
-    return parts
-
-
-def thought(got: Answer) -> str:
-    return "".join(
-        choice["delta"].get("reasoning_content") or ""
-        for value in got.events
-        if value != "[DONE]"
-        for choice in value.get("choices", ())
-    )
 
 
 async def fresh(here: Stage) -> None:

@@ -232,10 +232,12 @@ class Upstream:
 
 @dataclass
 class Harm:
-    """What happens to one direction of a connection. Bytes are counted from its begin; None is never."""
+    """What happens to one direction of a connection. Bytes are counted from its begin; None is never. The latency is
+    that of its first bytes, or of `each` piece that is read; the jitter is drawn for each connection by itself."""
 
     latency_s: float = 0.0
     jitter_s: float = 0.0
+    each: bool = False
     slice_bytes: int = 65536
     slice_delay_s: float = 0.0
     bytes_per_s: float | None = None
@@ -274,14 +276,15 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        number = self.connections
         self.connections += 1
         there: asyncio.StreamWriter | None = None
         pumps: list[asyncio.Task[None]] = []
         try:
             source, there = await asyncio.open_connection(*self.target)
             pumps = [
-                asyncio.ensure_future(self._pump(reader, there, writer, self.up)),
-                asyncio.ensure_future(self._pump(source, writer, there, self.down)),
+                asyncio.ensure_future(self._pump(reader, there, writer, self.up, number)),
+                asyncio.ensure_future(self._pump(source, writer, there, self.down, number)),
             ]
             await asyncio.gather(*pumps)
         except (Gone, OSError, asyncio.CancelledError):
@@ -298,13 +301,20 @@ class FaultProxy:
             self._tasks.discard(task)
 
     async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, back: asyncio.StreamWriter, harm: Harm
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+        harm: Harm,
+        number: int,
     ) -> None:
         """Bytes from `source` to `sink`; `back` leads to whoever sends."""
-        chance = random.Random(harm.seed)
+        chance = random.Random(f"{harm.seed} {number}")
         passed = 0
         while data := await source.read(harm.slice_bytes):
-            delay_s = harm.latency_s + chance.uniform(-harm.jitter_s, harm.jitter_s) if passed == 0 else 0.0
+            delay_s = (
+                harm.latency_s + chance.uniform(-harm.jitter_s, harm.jitter_s) if harm.each or passed == 0 else 0.0
+            )
             delay_s += harm.slice_delay_s + (len(data) / harm.bytes_per_s if harm.bytes_per_s else 0.0)
             if delay_s > 0:
                 await _after(delay_s)
