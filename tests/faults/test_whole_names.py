@@ -77,11 +77,13 @@ def test_a_name_that_flips_is_followed_and_not_asked_too_often(tmp_path: Path) -
     async def act(here: Stage, hosts: list[Upstream]) -> None:
         for turn in range(6):
             before = [len(host.requests) for host in hosts]
-            found = await storm(here, 12, 4)
+            found = await storm(here, 4, 2)
+            await pass_time(here, clock, 10)
+            found += await storm(here, 16, 8)
             assert all(well(got) for got, _ in found)
             asked = [len(host.requests) - count for host, count in zip(hosts, before, strict=True)]
-            assert sorted(asked) == [0, 0, 12]
-            assert asked[(turn + 1) % 2] == 12
+            assert sorted(asked) == [0, 0, 20]
+            assert asked[(turn + 1) % 2] == 20
             assert names.asked == turn + 1
             await pass_time(here, clock, 40)
 

@@ -101,6 +101,7 @@ def short(delta: dict[str, Any], *, finish: str | None = None, usage: Any = None
 
 
 SHORT = [
+    short({"role": "assistant", "content": ""}),
     short({"content": "one "}),
     short({"content": "two "}),
     short({"content": ""}, finish="stop", usage=USAGE),
