@@ -50,14 +50,19 @@ class Names:
 
 
 def play(
-    home: Path, names: Names, clock: Clock, act: Callable[[Stage, list[Upstream]], Awaitable[Any]], spare: bool = False
+    home: Path,
+    names: Names,
+    clock: Clock,
+    act: Callable[[Stage, list[Upstream]], Awaitable[Any]],
+    spare: bool = False,
+    scheme: str = "http",
 ) -> Any:
     """Two hosts at one port of two loopback addresses, known by one name only; `spare`: one more host that has no name
-    and comes second."""
+    and comes second. They speak no TLS: to `https` they say nothing."""
 
     async def run() -> Any:
         async with Upstream(good) as one, Upstream(good, host="127.0.0.2", port=one.port) as other:
-            row = {"base_url": f"http://{NAME}:{one.port}", "dialect": "deepseek", "api_key": "key-of-the-host"}
+            row = {"base_url": f"{scheme}://{NAME}:{one.port}", "dialect": "deepseek", "api_key": "key-of-the-host"}
             rows = {"named": row}
             async with Upstream(good) as third:
                 if spare:
@@ -105,6 +110,22 @@ def test_an_address_that_died_is_not_held_on_to(tmp_path: Path) -> None:
         assert names.asked == 2
 
     play(tmp_path, names, clock, act)
+
+
+def test_an_address_that_swallows_everything_is_not_held_on_to(tmp_path: Path) -> None:
+    """Case 40: the known address takes a connection and then nothing more comes of it: after `connect_s` another host
+    serves, and whoever comes next asks for the name again, though what is known would be kept a while."""
+    names, clock = Names(at("127.0.0.1")), Clock()
+
+    async def act(here: Stage, hosts: list[Upstream]) -> None:
+        for turn in range(3):
+            client = await here.open()
+            await hosts[0].until_open(1)
+            await pass_time(here, clock, 6)
+            assert well(await client.rest())
+            assert names.asked == turn + 1
+
+    play(tmp_path, names, clock, act, spare=True, scheme="https")
 
 
 @pytest.mark.parametrize("spare", [True, False])

@@ -175,6 +175,10 @@ class Dial:
         addresses = await resolver.resolve(there.hostname, there.port)
         try:
             return await self._try(addresses)
+        except asyncio.CancelledError:
+            if self._pool.client.now() >= self._until:
+                resolver.forget(there.hostname, there.port, addresses)
+            raise
         except (OSError, EOFError):
             resolver.forget(there.hostname, there.port, addresses)
             if not remembered:
