@@ -91,8 +91,8 @@ class Decoder:
     """A decoder (dialects.base) for one answer. `done` is set when `[DONE]` was seen: nothing more will be read."""
 
     __slots__ = (
-        "_begun", "_body", "_events", "_failed", "_finished", "_lane", "_lessons", "_odd", "_output", "_read_problem",
-        "_shape", "_slots", "_started", "done", "next",
+        "_begun", "_body", "_events", "_failed", "_finished", "_gave_up", "_lane", "_lessons", "_odd", "_output",
+        "_read_problem", "_shape", "_slots", "_started", "done", "next",
     )  # fmt: skip
 
     def __init__(self, read_problem: ReadProblem) -> None:
@@ -105,9 +105,13 @@ class Decoder:
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self._slots: dict[int, Slots] = {}
+        self._gave_up = ""
+        self._shape = "none yet"
         self.start(200, {})
 
     def start(self, status: int, headers: Headers) -> None:
+        if not self._shape:
+            return  # nothing has come since the last start
         self.done = False
         self._shape = ""  # "", until the first byte that is not blank; then "events" or "whole"
         self._odd = False
@@ -212,9 +216,8 @@ class Decoder:
         for choice in answer.choices or ():
             as_is &= self._choice(choice, choice.delta or choice.message, False, events)
         as_is &= _add_usage(answer.usage, events)
-        given_up = self._given_up(events)
-        if given_up is not None:
-            return self._fail(given_up)
+        if self._gave_up and (problem := self._given_up()) is not None:
+            return self._fail(problem)
         if len(events) == 1 and type(events[0]) in (Text, Reasoning) and self._lessons < _LESSONS_MAX:
             self._learn(value, events[0], as_is)
         return Frame(b"data: " + value + b"\n\n" if as_is else b"", tuple(events))
@@ -230,16 +233,16 @@ class Decoder:
             return self._fail(self._read_problem(200, {}, body))
         if not answer.choices:
             raise Problem("upstream.nonsense", detail="an answer without choices")
-        if any(choice.message is None and choice.delta is None and choice.text is None for choice in answer.choices):
-            raise Problem("upstream.nonsense", detail="a choice without a message")
         events = [self._start_event(answer)]
         as_is = True
         for choice in answer.choices:
-            as_is &= self._choice(choice, choice.message or choice.delta, True, events)
+            message = choice.message or choice.delta
+            if message is None and choice.text is None:
+                raise Problem("upstream.nonsense", detail="a choice without a message")
+            as_is &= self._choice(choice, message, True, events)
         as_is &= _add_usage(answer.usage, events)
-        given_up = self._given_up(events)
-        if given_up is not None:
-            return self._fail(given_up)
+        if self._gave_up and (problem := self._given_up()) is not None:
+            return self._fail(problem)
         return Frame(body if as_is else b"", tuple(events))
 
     def _start_event(self, answer: _Answer) -> Event:
@@ -287,19 +290,18 @@ class Decoder:
             if reason == "stop" and index in self._slots and self._slots[index].called:
                 # So say some where the call was forced; programs look for the other word before they run a tool.
                 reason, as_is = "tool_calls", False
+            elif reason in _GIVEN_UP:
+                self._gave_up = reason
             events.append(Finished(reason, index))
         return as_is
 
-    def _given_up(self, events: list[Event]) -> Problem | None:
+    def _given_up(self) -> Problem | None:
         """A host that gave up before it began (PROVIDERS 1.4), where another may still answer; or, as engines say it
         (PROVIDERS 7), at any time: what was said is then no whole answer."""
-        for event in events:
-            if type(event) is Finished and event.reason in _GIVEN_UP:
-                if not self._output:
-                    return Problem("upstream.busy", detail=f"{event.reason} before any output")
-                if event.reason == "abort":
-                    return Problem("upstream.cut", detail="the host aborted the answer")
-        return None
+        reason, self._gave_up = self._gave_up, ""
+        if not self._output:
+            return Problem("upstream.busy", detail=f"{reason} before any output")
+        return Problem("upstream.cut", detail="the host aborted the answer") if reason == "abort" else None
 
     def _learn(self, value: bytes, event: Event, as_is: bool) -> None:
         """Remember what stands around this event's text, if another text in its place is read as that text."""

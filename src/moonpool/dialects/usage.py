@@ -34,9 +34,12 @@ def read_usage(value: Any) -> Usage | None:
     if reasoning is None:
         # Some engines have it beside the sums.
         reasoning = value.get("reasoning_tokens") or 0
-    if not (_is_count(prompt) and _is_count(hit) and _is_count(completion) and _is_count(reasoning)) or hit > prompt:
+    # Written out, because every answer comes by here: four whole numbers within bounds.
+    if not (type(prompt) is type(hit) is type(completion) is type(reasoning) is int):
         return None
-    return Usage(prompt - hit, hit, completion, min(reasoning, completion))
+    if not (0 <= hit <= prompt <= TOKENS_MAX and 0 <= completion <= TOKENS_MAX and 0 <= reasoning <= TOKENS_MAX):
+        return None
+    return Usage(prompt - hit, hit, completion, reasoning if reasoning < completion else completion)
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from moonpool.catalog.model import Model
@@ -68,6 +69,13 @@ class Place:
     def running(self) -> int:
         return len(self.permits)
 
+    def is_free(self) -> bool:
+        """Well, and nothing limits it: most are, most of the time."""
+        health = self.health
+        if health.trouble or health.room or self.limit or self.account.limit:
+            return not health.trouble and self.has_room()
+        return True
+
     def has_room(self) -> bool:
         running, account, health = len(self.permits), self.account, self.health
         return not (
@@ -89,81 +97,70 @@ class Place:
         return min((limit for limit in (self.limit, self.account.limit) if limit), default=0)
 
 
-class Permit:
-    """The right to run one attempt at a place."""
+class Permit(Struct, eq=False, frozen=True):
+    """The right to run one attempt at a place, since a moment; `probe`: to see whether it is well again. Made by
+    `Fleet.permit`."""
 
-    __slots__ = ("_fleet", "_since", "place", "probe")
-
-    def __init__(self, fleet: Fleet, place: Place, probe: bool, now: float) -> None:
-        self._fleet = fleet
-        self._since = now
-        self.place = place
-        self.probe = probe
-        place.permits.add(self)
-        if place.account.limit:
-            place.account.permits.add(self)
-        if probe:
-            place.health.probe(now)
+    fleet: Fleet
+    place: Place
+    probe: bool
+    since: float
 
     def began(self, now: float) -> None:
         """Its answer has begun."""
         if self.place.health.began(now, self.probe):
-            self._fleet.tell(self.place)
+            self.fleet.tell(self.place)
 
     def end(self, problem: Problem | None, now: float) -> None:
         """It is over: None for an answer that is whole. Idempotent. Whoever waits there may run before this returns."""
         place = self.place
         if self not in place.permits:
             return
-        place.permits.discard(self)
-        place.account.permits.discard(self)
+        place.permits.remove(self)
+        if place.account.limit:
+            place.account.permits.discard(self)
         if problem is None:
-            span_s = now - self._since
-            place.span_s += (_SPAN_WEIGHT if place.span_s else 1.0) * (span_s - place.span_s)
+            before_s = place.span_s
+            span_s = now - self.since
+            place.span_s = before_s + _SPAN_WEIGHT * (span_s - before_s) if before_s else span_s
             if not place.health.trouble and not self.probe:
-                if self._fleet.waiting:
-                    self._fleet.freed(place)
+                if self.fleet.waiting:
+                    self.fleet.freed(place)
                 return
         if place.health.ended(problem, len(place.permits), now, self.probe):
-            self._fleet.tell(place, problem)
-        self._fleet.freed(place)
+            self.fleet.tell(place, problem)
+        self.fleet.freed(place)
 
 
-class Errand:
-    """One request's search. `next` is called after each failure."""
+class Errand(Struct, eq=False):
+    """One request's search. `next` is called after each failure. `marks` are of this conversation, where there is a
+    choice of accounts; `expected` is the account that it prefers."""
 
-    __slots__ = ("_account", "_fleet", "_marks", "_model", "_places", "_tried", "expected")
-
-    def __init__(self, fleet: Fleet, model: Model, places: tuple[Place, ...], account: str) -> None:
-        self._fleet = fleet
-        self._model = model
-        self._places = places
-        self._account = account
-        self._tried: tuple[Place, ...] = ()
-        self._marks: Sequence[bytes] = ()
-        self.expected: str | None = None
-        """The account at a host that this conversation prefers."""
-
-    def remember(self, marks: Sequence[bytes], expected: str | None) -> None:
-        self._marks, self.expected = marks, expected
+    fleet: Fleet
+    model: Model
+    places: tuple[Place, ...]
+    account: str
+    tried: tuple[Place, ...] = ()
+    marks: Sequence[bytes] = ()
+    expected: str | None = None
 
     def next(self, failure: Problem | None, now: float) -> Permit | Waiter | Problem:
         """A permit, somebody to wait for, or what to tell the client."""
-        fleet = self._fleet
+        fleet = self.fleet
         if failure is not None:
-            if self._tried and self._tried[-1].relearn(failure):
-                fleet.learned(self._tried[-1])
-                self._tried = self._tried[:-1]
-            if is_final(failure) or len(self._tried) >= len(self._places):
+            if self.tried and self.tried[-1].relearn(failure):
+                fleet.learned(self.tried[-1])
+                self.tried = self.tried[:-1]
+            if is_final(failure) or len(self.tried) >= len(self.places):
                 return failure
             if failure.code != UNSENT and not fleet.spend():
                 return failure
-        places = self._places
-        if len(places) == 1 and not self._tried:
+        places = self.places
+        if failure is None and len(places) == 1:
             place = places[0]
-            if not place.health.trouble and place.has_room():
-                self._tried = places
-                return Permit(fleet, place, False, now)
+            if place.is_free():
+                self.tried = places
+                return fleet.permit(place, False, now)
         found = self._look(now)
         if found is None:
             if failure is not None:
@@ -173,35 +170,34 @@ class Errand:
             return _unavailable(places, now)
         if found != WAIT:
             return found
-        return fleet.queue(self, self._model.name, places, self._account, now)
+        return fleet.queue(self, self.model.name, places, self.account, now)
 
     def again(self) -> Permit | None:
         """Whoever waits looks once more."""
-        found = self._look(self._fleet.now())
+        found = self._look(self.fleet.now())
         return found if isinstance(found, Permit) else None
 
     def learn(self, place: Place, usage: Usage, price: Price, now: float) -> None:
         """An answer to this request has come from `place`."""
-        if self._marks:
-            account = place.account.name
-            self._fleet.affinity.learn(self._marks, account, usage, price, self.expected == account, now)
+        account = place.account.name
+        self.fleet.affinity.learn(self.marks, account, usage, price, self.expected == account, now)
 
     def _look(self, now: float) -> Permit | Literal["wait"] | None:
-        fleet = self._fleet
+        fleet = self.fleet
         found = next_place(
-            self._places,
-            self._tried,
-            self._model.routing,
+            self.places,
+            self.tried,
+            self.model.routing,
             self.expected,
             now,
             fleet.draw,
-            may_fail=len(self._tried) + 1 < len(self._places) and fleet.retries >= 1.0,
+            may_fail=len(self.tried) + 1 < len(self.places) and fleet.retries >= 1.0,
         )
         if found is None or found == WAIT:
             return found
         place, probe = found
-        self._tried += (place,)
-        return Permit(fleet, place, probe, now)
+        self.tried += (place,)
+        return fleet.permit(place, probe, now)
 
 
 class Fleet:
@@ -231,11 +227,14 @@ class Fleet:
         """Begin the search of one request; earns a share of a retry."""
         if self.retries < RETRIES_SAVED_MAX:
             self.retries += RETRY_SHARE
-        places = self.places_of(model, call.needs)
+        by_needs = self._found.get(model.name)
+        places = None if by_needs is None else by_needs.get(call.needs if model.mixed else _ALL)
+        if places is None:
+            places = self.places_of(model, call.needs)
         errand = Errand(self, model, places, account)
         if len(places) > 1 and self._settings.affinity and call.operation == CHAT:
-            marks = marks_of(call, account)
-            errand.remember(marks, self.affinity.find(marks, self.now()))
+            errand.marks = marks_of(call, account)
+            errand.expected = self.affinity.find(errand.marks, self.now())
         return errand
 
     def continuation(self, model: Model, call: Call, account: str, broken: Place, *, same_model: bool) -> Errand:
@@ -260,6 +259,15 @@ class Fleet:
             line = self._lines[model.name]
             found = by_needs[key] = tuple(self._place(target, line) for target in model.targets_for(needs))
         return found
+
+    def permit(self, place: Place, probe: bool, now: float) -> Permit:
+        permit = Permit(self, place, probe, now)
+        place.permits.add(permit)
+        if place.account.limit:
+            place.account.permits.add(permit)
+        if probe:
+            place.health.probe(now)
+        return permit
 
     def spend(self) -> bool:
         """Take one retry from the budget, if there is one."""

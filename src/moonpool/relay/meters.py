@@ -10,6 +10,7 @@ from typing import Final
 
 from moonpool.words import Usage
 
+CLASSES: Final = ("prompt_miss", "prompt_hit", "completion", "reasoning")
 BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -31,11 +32,11 @@ class Meters:
     """`requests[(model, host, status)]`, `tokens[(model, class)]`, `causes[cause]`, `thoughts[what]` (reasoning that
     was `kept`, `restored`), and two histograms."""
 
-    __slots__ = ("causes", "first_byte", "requests", "thoughts", "tokens", "total")
+    __slots__ = ("_tokens", "causes", "first_byte", "requests", "thoughts", "total")
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, str, int], int] = {}
-        self.tokens: dict[tuple[str, str], int] = {}
+        self._tokens: dict[str, list[int]] = {}
         self.causes: dict[str, int] = {}
         self.thoughts = {"kept": 0, "restored": 0}
         self.first_byte = Histogram()
@@ -50,13 +51,20 @@ class Meters:
             self.first_byte.add(first_s)
 
     def count_tokens(self, model: str, usage: Usage) -> None:
-        tokens = self.tokens
-        for kind, count in (
-            ("prompt_miss", usage.prompt_miss),
-            ("prompt_hit", usage.prompt_hit),
-            ("completion", usage.completion),
-            ("reasoning", usage.reasoning),
-        ):
-            if count:
-                label = (model, kind)
-                tokens[label] = tokens.get(label, 0) + count
+        counts = self._tokens.get(model)
+        if counts is None:
+            counts = self._tokens[model] = [0, 0, 0, 0]
+        counts[0] += usage.prompt_miss
+        counts[1] += usage.prompt_hit
+        counts[2] += usage.completion
+        counts[3] += usage.reasoning
+
+    @property
+    def tokens(self) -> dict[tuple[str, str], int]:
+        """By model and class; what never came is not there."""
+        return {
+            (model, kind): count
+            for model, counts in self._tokens.items()
+            for kind, count in zip(CLASSES, counts, strict=True)
+            if count
+        }

@@ -42,7 +42,7 @@ _UNSAID: Final = Problem("caller.gone")
 async def serve(platform: Platform, arrival: Arrival, operation: Operation, writer: Writer) -> None:
     """Answer one chat or completion request. Never raises for what a client or a host does; what we do wrong
     ourselves ends this request, with `platform.fault`, and no other."""
-    trip = Trip(arrival, operation, platform.monotonic)  # 1 read: the socket's side has done it
+    trip = Trip(arrival, operation, platform.monotonic, platform.monotonic())  # 1 read: the socket's side has done it
     reply: Reply | None = None
     try:
         trip.stage = stages.AUTHENTICATE
@@ -142,34 +142,30 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
     fleet, client = platform.fleet, platform.client
     identity = Identity(call.id, int(trip.arrival.at), call.model)
     if call.stream and reply.switches["continuation"] != "off" and may_continue(call):
-        trip.said = Said()
+        trip.said = trip.said or Said()
     errand, asked = fleet.errand(model, call, trip.account), call
     failure: Problem | None = None
     seam: Seam | None = None
     encoder: Encoder | None = None
     now = trip.began
     while True:
-        permit = errand.next(failure, now)
-        if type(permit) is Waiter:
-            reply.source = permit
-            permit = await permit.turn
-        if type(permit) is not Permit:
-            raise failure if seam is not None and failure is not None else permit  # type: ignore[misc]
+        found = errand.next(failure, now)
+        permit = found if isinstance(found, Permit) else await turn(reply, found, failure if seam is not None else None)
         outcome: Problem | None = _UNSAID
         try:
             if reply.over:
                 raise Problem("caller.gone")
-            target = permit.place.target
-            dialect = dialect_for(platform.dialects[target.host.dialect], call)
-            trip.dispatch(target, goes_on=seam is not None)
-            if seam is None or encoder is None:
-                verbatim = dialect.family == client.family
-                encoder = client.encoder(call, identity, verbatim, reply.switches)
-            transport = platform.transports[target.host.transport]
-            attempt = Attempt(trip, reply, asked, permit, dialect, transport, encoder, seam)
+            host = permit.place.target.host
+            dialect = platform.dialects[host.dialect]
+            if call.emulated:
+                dialect = dialect_for(dialect, call)
+            trip.dispatch(permit.place.target, seam is not None)
+            if encoder is None or seam is None:
+                encoder = client.encoder(call, identity, dialect.family == client.family, reply.switches)
+            attempt = Attempt(trip, reply, asked, permit, dialect, platform.transports[host.transport], encoder, seam)
             failure = await attempt.ended
             if failure is not None:
-                conceal(failure, target.host.api_key, call)  # before anybody writes it down
+                conceal(failure, host.api_key, call)  # before anybody writes it down
             outcome = failure
         finally:
             now = platform.monotonic()
@@ -177,7 +173,8 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
         if seam is not None:
             trip.host_usage = seam.usage or trip.part()
         if failure is None:
-            errand.learn(permit.place, trip.host_usage or trip.usage or _NOTHING, target.price, now)
+            if errand.marks:
+                errand.learn(permit.place, trip.host_usage or trip.usage or _NOTHING, permit.place.target.price, now)
             return
         if failure.code == "caller.gone" or (trip.first_at and trip.stream):
             trip.stage = stages.PUMP
@@ -186,6 +183,17 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
                 trip.continued += 1
             assert trip.said is not None
             seam = Seam(trip.said, trip.estimate())
+
+
+async def turn(reply: Reply, found: Waiter | Problem, broken: Problem | None) -> Permit:
+    """Wait for a place in the line, or tell why there is none: of a stream that broke off, that it did."""
+    permit = found
+    if isinstance(found, Waiter):
+        reply.source = found
+        permit = await found.turn
+    if isinstance(permit, Permit):
+        return permit
+    raise broken or permit  # type: ignore[misc]
 
 
 def go_on(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from moonpool.ledger.estimate import estimate
 from moonpool.ledger.money import cost
 from moonpool.relay.journal import Line
@@ -18,7 +20,7 @@ _FREE = Price()
 _NOTHING = Usage()
 
 
-class Trip:
+class Trip(Struct, eq=False):
     """Times are of the monotonic clock (seconds), 0.0 where the thing has not happened. `said` is set, before the
     first dispatch, where somebody will ask what the answer said: otherwise no text is kept. `usage` is the client's;
     `host_usage` is what the last host counted, where that differs because it went on with an answer; `costs` are what
@@ -26,61 +28,39 @@ class Trip:
     set where the answer's reasoning is to be remembered; `bytes_added` is what hosts get beyond the client's body;
     `answered_model` is what the last host said it was."""
 
-    __slots__ = (
-        "account",
-        "answered_model",
-        "arrival",
-        "ascii_chars",
-        "asked",
-        "attempts",
-        "before",
-        "began",
-        "bytes_added",
-        "cause",
-        "continued",
-        "costs",
-        "detail",
-        "first_at",
-        "held",
-        "host_usage",
-        "key",
-        "leased",
-        "model",
-        "monotonic",
-        "operation",
-        "price",
-        "reasoning_chars",
-        "said",
-        "stage",
-        "status",
-        "stream",
-        "target",
-        "usage",
-        "whole",
-        "wide_chars",
-    )
+    arrival: Arrival
+    operation: str
+    monotonic: Callable[[], float]
+    began: float
+    first_at: float = 0.0
+    key: str = ""
+    account: str = ""
+    model: str = ""
+    answered_model: str = ""
+    stage: str = READ
+    cause: str = ""
+    detail: str = ""
+    status: int = 0
+    attempts: int = 0
+    continued: int = 0
+    ascii_chars: int = 0
+    wide_chars: int = 0
+    reasoning_chars: int = 0
+    bytes_added: int = 0
+    stream: bool = False
+    whole: bool = False
+    held: bool = False
+    leased: bool = False
+    price: Price = _FREE
+    asked: Asked | None = None
+    said: Said | None = None
+    target: Target | None = None
+    usage: Usage | None = None
+    host_usage: Usage | None = None
+    before: Usage = _NOTHING
+    costs: tuple[Cost, ...] = ()
 
-    def __init__(self, arrival: Arrival, operation: str, monotonic: Callable[[], float]) -> None:
-        self.arrival = arrival
-        self.operation = operation
-        self.monotonic = monotonic
-        self.began = monotonic()
-        self.first_at = 0.0
-        self.key = self.account = self.model = self.detail = self.cause = self.answered_model = ""
-        self.stage = READ
-        self.status = self.attempts = self.ascii_chars = self.wide_chars = self.reasoning_chars = self.continued = 0
-        self.stream = self.whole = self.held = self.leased = False
-        self.price = _FREE
-        self.bytes_added = 0
-        self.asked: Asked | None = None
-        self.said: Said | None = None
-        self.target: Target | None = None
-        self.usage: Usage | None = None
-        self.host_usage: Usage | None = None
-        self.before = _NOTHING
-        self.costs: tuple[Cost, ...] = ()
-
-    def dispatch(self, target: Target, *, goes_on: bool = False) -> None:
+    def dispatch(self, target: Target, goes_on: bool = False) -> None:
         """Go to another target. What one before it said, and did not deliver, is no matter of the client's; where this
         one `goes_on`, it was delivered and stays."""
         if self.attempts:
