@@ -102,7 +102,7 @@ def test_a_host_that_fails_at_times_is_left_alone(tmp_path: Path) -> None:
     async def run() -> tuple[list[tuple[Answer, float]], int, int]:
         async with stage(tmp_path, shaky, good) as here:
             found = await storm(here, 800, 2)
-            place = next(place for place in here.app.platform.fleet.places() if place.target.host.name == "host0")
+            place = next(site for site in here.app.platform.fleet.sites() if site.host == "host0")
             return found, len(here.host.requests), place.health.changes
 
     found, asked, changes = asyncio.run(run())

@@ -229,7 +229,7 @@ def test_a_provider_that_fails_at_times_for_minutes(tmp_path: Path) -> None:
 
 
 def _place(here: Stage, name: str) -> Any:
-    return next(place for place in here.app.platform.fleet.places() if place.target.host.name == name)
+    return next(site for site in here.app.platform.fleet.sites() if site.host == name)
 
 
 def test_a_provider_that_comes_back_is_not_overrun(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_storm_of_cancellations_leaves_every_place_usable(tmp_path: Path, boun
             stayed = 0
             for _ in range(ROUNDS):
                 stayed += sum(await asyncio.gather(*(one(here, chance, resumable) for _ in range(CLIENTS))))
-                place = next(iter(here.app.platform.fleet.places()))
+                place = next(iter(here.app.platform.fleet.sites()))
                 assert bound == "pool" or place.running <= SLOTS
                 assert bound == "account" or _taken(here)[0] <= SLOTS
             await until(lambda: _nobody_comes_back(here), "all have ended")
@@ -149,8 +149,8 @@ def _taken(here: Stage) -> tuple[int, int, int]:
 async def _nothing_is_left(here: Stage) -> None:
     platform, transport = here.app.platform, here.app.transports["http"]
     await until(lambda: not transport.active, "no answer is under way")  # type: ignore[attr-defined]
-    for place in platform.fleet.places():
-        assert (place.running, len(place.account.permits), place.health.probing) == (0, 0, False)
+    for site in platform.fleet.sites():
+        assert (site.running, len(site.account.permits), site.health.probing) == (0, 0, False)
     slots, waiting, idle = _taken(here)
     assert (slots, waiting) == (idle, 0)
     assert platform.fleet.waiting == 0

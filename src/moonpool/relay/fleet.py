@@ -1,8 +1,8 @@
 """What is known of all hosts together, and who gets which: places, permits, the line, retries, affinity.
 
-A *place* is a model at a host; a *permit* lets one attempt run there and is given back exactly once, whatever happens;
-an *errand* is one request's search for a place. The choice itself is pure and stands in route.py, the state of a place
-in health.py. Everything lives on the event loop, in memory: a restart forgets it, and nothing of it is money.
+A *place* is a target of one of our models, a *permit* lets one attempt run there (places.py); an *errand* is one
+request's search for a place. The choice itself is pure and stands in route.py, how a host is doing in health.py.
+Everything lives on the event loop, in memory: a restart forgets it, and nothing of it is money.
 
 Retries have a budget: attempts that reached a host stay below 1.2 times the requests, plus 3 (RELIABILITY I16). A
 connection that could not even be made was no attempt there. Concurrency is counted for the account behind a key, in all
@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.ledger.money import exact
 from moonpool.relay.affinity import Affinity, marks_of
-from moonpool.relay.health import Health
 from moonpool.relay.line import Line, Waiter
+from moonpool.relay.places import Account, Permit, Place, Site
 from moonpool.relay.route import WAIT, is_final, next_place, soonest
 from moonpool.settings import Routing
 from moonpool.words import CHAT, Call, Price, Target, Usage
@@ -32,104 +31,10 @@ RETRY_SHARE: Final = 0.2
 RETRIES_FIRST: Final = 3.0
 RETRIES_SAVED_MAX: Final = 100.0
 UNSENT: Final = "upstream.unreachable"
-_SPAN_WEIGHT: Final = 0.1
+_OF_THE_ACCOUNT: Final = frozenset(("upstream.credentials", "upstream.unpaid"))
 _ALL: Final[frozenset[str]] = frozenset()
 
 Note = Callable[..., None]
-
-
-class Account:
-    """An account at hosts, and the permits that run there. `limit` 0: none is known, and none are counted."""
-
-    __slots__ = ("limit", "name", "permits", "places")
-
-    def __init__(self, name: str, limit: int) -> None:
-        self.name = name
-        self.limit = limit
-        self.permits: set[Permit] = set()
-        self.places: list[Place] = []
-
-
-class Place:
-    """A model at a host."""
-
-    __slots__ = ("account", "health", "limit", "lines", "permits", "span_s", "target")
-
-    def __init__(self, target: Target, account: Account) -> None:
-        self.target = target
-        self.account = account
-        self.limit = target.host.concurrency_by_model.get(target.model, 0)
-        self.health = Health()
-        self.permits: set[Permit] = set()
-        self.lines: list[Line] = []
-        self.span_s = 0.0
-        """How long an answer takes there, smoothed; 0.0 before the first."""
-
-    @property
-    def running(self) -> int:
-        return len(self.permits)
-
-    def is_free(self) -> bool:
-        """Well, and nothing limits it: most are, most of the time."""
-        health = self.health
-        if health.trouble or health.room or self.limit or self.account.limit:
-            return not health.trouble and self.has_room()
-        return True
-
-    def has_room(self) -> bool:
-        running, account, health = len(self.permits), self.account, self.health
-        return not (
-            (self.limit and running >= self.limit)
-            or (account.limit and len(account.permits) >= account.limit)
-            or (health.room and running >= health.room)
-        )
-
-    def relearn(self, failure: Problem) -> bool:
-        """What a refusal teaches about this host, for good: whether to ask it again. It wants reasoning back that its
-        row says it does not (PROVIDERS 8, rule 2)."""
-        if failure.code != "upstream.reasoning_wanted" or self.target.replay == "fill":
-            return False
-        self.target = replace(self.target, replay="fill")
-        return True
-
-    def slots(self) -> int:
-        """How many can run there at once, as far as is known; 0: any number. A room that still grows is no limit."""
-        return min((limit for limit in (self.limit, self.account.limit) if limit), default=0)
-
-
-class Permit(Struct, eq=False, frozen=True):
-    """The right to run one attempt at a place, since a moment; `probe`: to see whether it is well again. Made by
-    `Fleet.permit`."""
-
-    fleet: Fleet
-    place: Place
-    probe: bool
-    since: float
-
-    def began(self, now: float) -> None:
-        """Its answer has begun."""
-        if self.place.health.began(now, self.probe):
-            self.fleet.tell(self.place)
-
-    def end(self, problem: Problem | None, now: float) -> None:
-        """It is over: None for an answer that is whole. Idempotent. Whoever waits there may run before this returns."""
-        place = self.place
-        if self not in place.permits:
-            return
-        place.permits.remove(self)
-        if place.account.limit:
-            place.account.permits.discard(self)
-        if problem is None:
-            before_s = place.span_s
-            span_s = now - self.since
-            place.span_s = before_s + _SPAN_WEIGHT * (span_s - before_s) if before_s else span_s
-            if not place.health.trouble and not self.probe:
-                if self.fleet.waiting:
-                    self.fleet.freed(place)
-                return
-        if place.health.ended(problem, len(place.permits), now, self.probe):
-            self.fleet.tell(place, problem)
-        self.fleet.freed(place)
 
 
 class Errand(Struct, eq=False):
@@ -158,7 +63,7 @@ class Errand(Struct, eq=False):
         places = self.places
         if failure is None and len(places) == 1:
             place = places[0]
-            if place.is_free():
+            if place.site.is_free():
                 self.tried = places
                 return fleet.permit(place, False, now)
         found = self._look(now)
@@ -179,7 +84,7 @@ class Errand(Struct, eq=False):
 
     def learn(self, place: Place, usage: Usage, price: Price, now: float) -> None:
         """An answer to this request has come from `place`."""
-        account = place.account.name
+        account = place.site.account.name
         self.fleet.affinity.learn(self.marks, account, usage, price, self.expected == account, now)
 
     def _look(self, now: float) -> Permit | Literal["wait"] | None:
@@ -219,7 +124,8 @@ class Fleet:
         self._settings = settings
         self._note = note
         self._accounts: dict[str, Account] = {}
-        self._places: dict[tuple[str, str], Place] = {}
+        self._sites: dict[tuple[str, str], Site] = {}
+        self._places: dict[tuple[str, str, str], Place] = {}
         self._lines: dict[str, Line] = {}
         self._found: dict[str, dict[frozenset[str], tuple[Place, ...]]] = {}
 
@@ -244,7 +150,7 @@ class Fleet:
             for place in self.places_of(model, call.needs)
             if not same_model or place.target.model == broken.target.model
         ]
-        places.sort(key=lambda place: place is broken)
+        places.sort(key=lambda place: place.site is broken.site)
         return Errand(self, model, tuple(places), account)
 
     def places_of(self, model: Model, needs: frozenset[str]) -> tuple[Place, ...]:
@@ -256,17 +162,17 @@ class Fleet:
         key = needs if model.mixed else _ALL
         found = by_needs.get(key)
         if found is None:
-            line = self._lines[model.name]
-            found = by_needs[key] = tuple(self._place(target, line) for target in model.targets_for(needs))
+            found = by_needs[key] = tuple(self._place(model, target) for target in model.targets_for(needs))
         return found
 
     def permit(self, place: Place, probe: bool, now: float) -> Permit:
         permit = Permit(self, place, probe, now)
-        place.permits.add(permit)
-        if place.account.limit:
-            place.account.permits.add(permit)
+        site = place.site
+        site.permits.add(permit)
+        if site.account.limit:
+            site.account.permits.add(permit)
         if probe:
-            place.health.probe(now)
+            site.health.probe(now)
         return permit
 
     def spend(self) -> bool:
@@ -288,12 +194,12 @@ class Fleet:
 
     def wait_s(self, line: Line, places: Sequence[Place]) -> float:
         """How long one who joins now will wait: those before it, at the pace of the places."""
-        pace = sum(place.slots() / (place.span_s or 1.0) for place in places)
+        pace = sum(place.site.slots() / (place.site.span_s or 1.0) for place in places)
         return (line.waiting + 1) / pace if pace else 1.0
 
-    def freed(self, place: Place) -> None:
+    def freed(self, site: Site) -> None:
         """There is room again where there may have been none."""
-        for each in place.account.places if place.account.limit else (place,):
+        for each in site.account.sites if site.account.limit else (site,):
             for line in each.lines:
                 if line.waiting:
                     line.serve()
@@ -306,22 +212,22 @@ class Fleet:
                 line.late(now, self._settings.queue_s, lambda: Problem("platform.queue_full", retry_after_s=1.0))
                 line.serve()
 
-    def tell(self, place: Place, problem: Problem | None = None) -> None:
-        """The state of a place has changed. A refused key or an unpaid bill is the account's, and so every place's."""
-        health = place.health
-        if problem is not None and problem.code in ("upstream.credentials", "upstream.unpaid"):
-            for other in place.account.places:
-                if other is not place:
+    def tell(self, site: Site, problem: Problem | None = None) -> None:
+        """The state of a site has changed. A refused key or an unpaid bill is the account's, and so every site's."""
+        health = site.health
+        if problem is not None and problem.code in _OF_THE_ACCOUNT:
+            for other in site.account.sites:
+                if other is not site:
                     other.health.ended(problem, other.running, self.now())
         elif not health.trouble:
-            for other in place.account.places:
-                if other.health.trouble == "parked" and other.health.why in ("upstream.credentials", "upstream.unpaid"):
+            for other in site.account.sites:
+                if other.health.trouble == "parked" and other.health.why in _OF_THE_ACCOUNT:
                     other.health.began(self.now(), True)
         self._note(
             f"host {health.trouble or 'back'}",
-            host=place.target.host.name,
-            account=place.account.name,
-            model=place.target.model,
+            host=site.host,
+            account=site.account.name,
+            model=site.model,
             why=health.why,
             detail=problem.detail if problem is not None else "",
         )
@@ -329,8 +235,8 @@ class Fleet:
     def learned(self, place: Place) -> None:
         self._note("host wants reasoning back", host=place.target.host.name, model=place.target.model)
 
-    def places(self) -> Iterator[Place]:
-        return iter(self._places.values())
+    def sites(self) -> Iterator[Site]:
+        return iter(self._sites.values())
 
     def describe(self) -> dict[str, list[dict[str, Any]]]:
         """For people: how each host is doing with each model it was asked for, and what each account's cache saved."""
@@ -338,19 +244,19 @@ class Fleet:
         return {
             "places": [
                 {
-                    "host": place.target.host.name,
-                    "account": place.account.name,
-                    "model": place.target.model,
-                    "trouble": place.health.trouble,
-                    "why": place.health.why,
-                    "again_in_s": round(max(0.0, place.health.until - now), 1) if place.health.trouble else 0.0,
-                    "running": place.running,
-                    "room": place.health.room or place.slots(),
-                    "waiting": sum(line.waiting for line in place.lines),
-                    "share_failed": round(place.health.share_failed(), 3),
-                    "answer_s": round(place.span_s, 3),
+                    "host": site.host,
+                    "account": site.account.name,
+                    "model": site.model,
+                    "trouble": site.health.trouble,
+                    "why": site.health.why,
+                    "again_in_s": round(max(0.0, site.health.until - now), 1) if site.health.trouble else 0.0,
+                    "running": site.running,
+                    "room": site.health.room or site.slots(),
+                    "waiting": sum(line.waiting for line in site.lines),
+                    "share_failed": round(site.health.share_failed(), 3),
+                    "answer_s": round(site.span_s, 3),
                 }
-                for place in self._places.values()
+                for site in self._sites.values()
             ],
             "caches": [
                 {
@@ -367,20 +273,21 @@ class Fleet:
     def _left_a_line(self) -> None:
         self.waiting -= 1
 
-    def _place(self, target: Target, line: Line) -> Place:
-        host = target.host
-        key = (host.name, target.model)
+    def _place(self, model: Model, target: Target) -> Place:
+        """The place of a target, and the site that it leads to: one for each model at a host."""
+        host, key = target.host, (model.name, target.host.name, target.model)
         place = self._places.get(key)
         if place is None:
-            account = self._accounts.get(host.account or host.name)
+            name = host.account or host.name
+            account = self._accounts.get(name)
             if account is None:
-                account = self._accounts[host.account or host.name] = Account(
-                    host.account or host.name, host.concurrency
-                )
-            place = self._places[key] = Place(target, account)
-            account.places.append(place)
-        if line not in place.lines:
-            place.lines.append(line)
+                account = self._accounts[name] = Account(name, host.concurrency)
+            site = self._sites.get(key[1:])
+            if site is None:
+                site = self._sites[key[1:]] = Site(target, account)
+                account.sites.append(site)
+            site.lines.append(self._lines[model.name])
+            place = self._places[key] = Place(target, site)
         return place
 
 

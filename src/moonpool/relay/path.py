@@ -18,8 +18,9 @@ from moonpool.ledger.estimate import is_plausible
 from moonpool.ledger.money import bound, cost
 from moonpool.relay import stages
 from moonpool.relay.conceal import conceal
-from moonpool.relay.fleet import Errand, Permit, Place
+from moonpool.relay.fleet import Errand
 from moonpool.relay.line import Waiter
+from moonpool.relay.places import Permit, Place
 from moonpool.relay.platform import Platform
 from moonpool.relay.pump import Attempt
 from moonpool.relay.reply import Reply, refuse

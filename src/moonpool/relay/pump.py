@@ -11,7 +11,7 @@ from typing import Final
 from moonpool.dialects.base import Dialect, Encoder
 from moonpool.errors import Problem
 from moonpool.later import Later
-from moonpool.relay.fleet import Permit
+from moonpool.relay.places import Permit
 from moonpool.relay.reply import Reply
 from moonpool.relay.said import CHARS_MAX
 from moonpool.relay.seam import Seam

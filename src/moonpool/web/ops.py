@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from moonpool import __version__
 from moonpool.errors import ERRORS
-from moonpool.relay.fleet import Fleet, Place
+from moonpool.relay.fleet import Fleet
 from moonpool.relay.meters import BUCKETS_S, Histogram
 from moonpool.relay.platform import Platform
 
@@ -189,18 +189,14 @@ class _Scrape(Collector):
 
 def _fleet(fleet: Fleet) -> Iterator[Metric]:
     """How hosts are doing. A model stands here under the host's own name for it: as many as there are rows."""
-    places = list(fleet.places())
-    troubled = [place for place in places if place.health.trouble]
-    yield _gauge("moonpool_host_trouble", {(*_place(place), place.health.trouble): 1 for place in troubled})
-    yield _gauge("moonpool_host_running", {_place(place): place.running for place in places})
+    sites = list(fleet.sites())
+    troubled = {(site.host, site.model, site.health.trouble): 1 for site in sites if site.health.trouble}
+    yield _gauge("moonpool_host_trouble", troubled)
+    yield _gauge("moonpool_host_running", {(site.host, site.model): site.running for site in sites})
     yield _gauge("moonpool_requests_waiting", {(): fleet.waiting})
     yield _counter("moonpool_retries_refused_total", {(): fleet.refused_retries})
     records = fleet.affinity.records
     yield _counter("moonpool_cache_hits_total", {(account,): record.hit for account, record in records.items()})
-
-
-def _place(place: Place) -> tuple[str, str]:
-    return place.target.host.name, place.target.model
 
 
 def _bounded(causes: Mapping[str, int]) -> dict[tuple[str], int]:

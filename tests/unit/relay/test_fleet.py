@@ -10,9 +10,10 @@ import pytest
 from moonpool.catalog.catalog import build
 from moonpool.dialects import CLIENT
 from moonpool.errors import Problem
-from moonpool.relay.fleet import RETRIES_FIRST, Errand, Fleet, Permit
+from moonpool.relay.fleet import RETRIES_FIRST, Errand, Fleet
 from moonpool.relay.health import FAILURES_MAX
 from moonpool.relay.line import Waiter
+from moonpool.relay.places import Permit
 from moonpool.settings import Embedded, Routing, Settings
 from moonpool.words import Price, Usage
 
@@ -70,9 +71,9 @@ def test_a_permit_is_given_back_once() -> None:
     assert not place.has_room()
     for _ in range(3):
         port.end(first)
-    assert (place.running, len(place.account.permits)) == (1, 1)
+    assert (place.running, len(place.site.account.permits)) == (1, 1)
     port.end(second)
-    assert (place.running, len(place.account.permits)) == (0, 0)
+    assert (place.running, len(place.site.account.permits)) == (0, 0)
 
 
 def test_hosts_of_one_account_share_its_limit() -> None:
@@ -166,7 +167,6 @@ def test_a_refused_key_parks_all_that_uses_it() -> None:
     through brings all of it back (RELIABILITY case 28)."""
     port = Port(a={"account": "one"}, b={"account": "one"}, c={})
     permit = port.permit()
-    list(port.fleet.places())
     port.errand()
     port.end(permit, Problem("upstream.credentials", detail="host: 401"))
     assert [host(port.permit()) for _ in range(3)] == ["c", "c", "c"]
@@ -176,7 +176,7 @@ def test_a_refused_key_parks_all_that_uses_it() -> None:
     probe = port.permit()
     assert (host(probe), probe.probe) == ("a", True)
     probe.began(port.now)
-    assert [place.health.trouble for place in port.fleet.places()] == ["", "", ""]
+    assert [site.health.trouble for site in port.fleet.sites()] == ["", "", ""]
 
 
 def test_when_all_are_parked_the_client_hears_a_502() -> None:
@@ -265,3 +265,28 @@ def test_a_single_host_costs_no_digest() -> None:
     errand = port.errand("tenant", "Hello")
     errand.learn(errand.next(None, 0.0).place, Usage(100, 50, 10), Price(), 0.0)  # type: ignore[union-attr]
     assert port.fleet.affinity.records == {}
+
+
+def test_two_names_for_one_model_at_a_host_keep_their_own_rules() -> None:
+    """They share its health, its room and its limits, and nothing of what is asked there (a switch, a price)."""
+    row = {"base_url": "http://127.0.0.1:9", "dialect": "openai", "api_key": "k", "concurrency_by_model": {"real": 2}}
+    models = {
+        name: {"hosts": [{"name": "a", "model": "real", "options": {"set": {"thinking": {"type": name}}}}]}
+        for name in ("on", "off")
+    }
+    settings = Settings(home="h", embedded=Embedded(enabled=False), hosts={"a": row}, models=models)
+    catalogue = build(settings, {})
+    fleet = Fleet(Routing(), lambda: 0.0, lambda event, **facts: None)
+    found = []
+    for name in ("on", "off", "on"):
+        body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+        call = CLIENT.parse_call("chat", body, "id")
+        found.append(fleet.errand(catalogue.find(name), call, "tenant").next(None, 0.0))
+    first, second, third = found
+    assert isinstance(first, Permit)
+    assert isinstance(second, Permit)
+    assert first.place.target.options["set"] == {"thinking": {"type": "on"}}
+    assert second.place.target.options["set"] == {"thinking": {"type": "off"}}
+    assert isinstance(third, Waiter), "two run there, whatever they are called"
+    first.end(None, 0.0)
+    assert isinstance(third.turn.result(), Permit)
