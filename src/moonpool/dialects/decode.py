@@ -247,10 +247,13 @@ class Decoder:
 
     def _start_event(self, answer: _Answer) -> Event:
         self._started = True
+        name, model, created, fingerprint = answer.id, answer.model, answer.created, answer.system_fingerprint
         return Started(
-            _text(answer.id), _text(answer.model), answer.created if type(answer.created) is int else None,
-            _text(answer.system_fingerprint),
-        )  # fmt: skip
+            name if type(name) is str and name else None,
+            model if type(model) is str and model else None,
+            created if type(created) is int else None,
+            fingerprint if type(fingerprint) is str and fingerprint else None,
+        )
 
     def _choice(self, choice: _Choice, message: _Message | None, whole: bool, events: list[Event]) -> bool:
         """Add the events of one choice. False when its bytes do not say it in the client's spelling."""
@@ -346,10 +349,6 @@ def _add_found(value: Any, index: int, events: list[Event]) -> bool:
     if results:
         events.append(Found(results, index))
     return type(value) is list and len(results) == len(value)
-
-
-def _text(value: Any) -> str | None:
-    return value if type(value) is str and value else None
 
 
 def _parts_text(parts: list[Any]) -> str:

@@ -37,7 +37,7 @@ _ALL: Final[frozenset[str]] = frozenset()
 Note = Callable[..., None]
 
 
-class Errand(Struct, eq=False):
+class Errand(Struct, eq=False, gc=False):
     """One request's search. `next` is called after each failure. `marks` are of this conversation, where there is a
     choice of accounts; `expected` is the account that it prefers."""
 

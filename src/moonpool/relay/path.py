@@ -68,7 +68,8 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
             call = await restore(platform, trip, call, model, key.switches)
 
         trip.stage = stages.HOLD
-        writer = platform.tapes.wrap(writer, arrival, call, account.id)
+        if call.stream:
+            writer = platform.tapes.wrap(writer, arrival, call, account.id)
         reply = Reply(
             writer, call, {**platform.switches, **key.switches} if key.switches else platform.switches, platform.beat_s
         )
@@ -77,7 +78,8 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
 
         trip.stage = stages.OPEN
         await answer(platform, trip, reply, call, model)
-        remember(platform, trip, call)
+        if trip.asked is not None:
+            remember(platform, trip, call)
         trip.status, trip.stage = 200, stages.SETTLE
     except Problem as problem:
         tell(platform, trip, reply, writer, problem)
@@ -117,7 +119,8 @@ async def hold(platform: Platform, trip: Trip, call: Call, model: Model) -> None
     """Set the most this request can cost aside; durable when this returns."""
     host = model.targets[0].host
     now = platform.clock()
-    amount_pico = bound(bytes_max(call) + trip.bytes_added, model.tokens_max(call), trip.price)
+    question = bytes_max(call) if call.emulated else len(call.raw)
+    amount_pico = bound(question + trip.bytes_added, model.tokens_max(call), trip.price)
     wanted = Hold(
         call.id,
         trip.account,

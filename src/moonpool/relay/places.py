@@ -110,7 +110,7 @@ class Place:
         return True
 
 
-class Permit(Struct, eq=False, frozen=True):
+class Permit(Struct, eq=False, frozen=True, gc=False):
     """The right to run one attempt at a place, since a moment; `probe`: to see whether it is well again. Made by
     `Fleet.permit`."""
 

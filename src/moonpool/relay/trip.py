@@ -20,7 +20,7 @@ _FREE = Price()
 _NOTHING = Usage()
 
 
-class Trip(Struct, eq=False):
+class Trip(Struct, eq=False, gc=False):
     """Times are of the monotonic clock (seconds), 0.0 where the thing has not happened. `said` is set, before the
     first dispatch, where somebody will ask what the answer said: otherwise no text is kept. `usage` is the client's;
     `host_usage` is what the last host counted, where that differs because it went on with an answer; `costs` are what
