@@ -18,10 +18,12 @@ import sqlite3
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import uvloop
 
 from faults.auditor import audit
 from faults.upstream import LAST_CHUNK, STREAM_HEAD, Script, Step, Upstream, answer, chunk
@@ -377,6 +379,17 @@ async def stage(
                 await client.closed()
             await app.stop()
         sound(play.path)
+
+
+def play(home: Path, *scripts: Any, act: Callable[[Stage], Awaitable[Any]], **options: Any) -> tuple[Any, Path]:
+    """Run `act` on a stage; gives what it returned, and where the ledger is."""
+
+    async def run() -> tuple[Any, Path]:
+        async with stage(home, *scripts, **options) as here:
+            found = await act(here)
+        return found, here.path
+
+    return uvloop.run(run())
 
 
 def _closed_port() -> int:

@@ -7,12 +7,10 @@ import contextlib
 import json
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from faults.stage import (
     DEADLINE_S,
@@ -28,8 +26,8 @@ from faults.stage import (
     good,
     last,
     only,
+    play,
     records,
-    stage,
     streamed,
     until,
     whole_body,
@@ -41,17 +39,6 @@ from moonpool.settings import Edge, Streams
 
 EVENTS = 10
 STREAMS = 200
-
-
-def play(home: Path, *scripts: Any, act: Callable[[Stage], Awaitable[Any]], **options: Any) -> tuple[Any, Path]:
-    """Run `act` on a stage; gives what it returned, and where the ledger is."""
-
-    async def run() -> tuple[Any, Path]:
-        async with stage(home, *scripts, **options) as here:
-            found = await act(here)
-        return found, here.path
-
-    return uvloop.run(run())
 
 
 @pytest.mark.parametrize("k", [0, 1, 5, EVENTS - 1])

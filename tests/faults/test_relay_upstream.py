@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from faults.stage import (
     DONE,
@@ -21,24 +19,13 @@ from faults.stage import (
     good,
     last,
     only,
-    stage,
+    play,
     streamed,
     until,
     whole_body,
     words,
 )
 from faults.upstream import STREAM_HEAD, Peer, answer, chunk, close, rst, sliced, stall
-
-
-def play(home: Path, *scripts: Any, act: Callable[[Stage], Awaitable[Any]], **options: Any) -> tuple[Any, Path]:
-    """Run `act` on a stage; gives what it returned, and where the ledger is."""
-
-    async def run() -> tuple[Any, Path]:
-        async with stage(home, *scripts, **options) as here:
-            found = await act(here)
-        return found, here.path
-
-    return uvloop.run(run())
 
 
 async def turns(_: Peer) -> None:

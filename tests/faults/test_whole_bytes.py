@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from faults.stage import (
     good_stream,
     last,
     only,
+    play,
     stage,
     streamed,
     until,
@@ -37,17 +37,6 @@ from moonpool.settings import Streams
 from moonpool.settings import Upstream as Timers
 
 MIB = 1 << 20
-
-
-def play(home: Path, *scripts: Any, act: Callable[[Stage], Awaitable[Any]], **options: Any) -> tuple[Any, Path]:
-    """Run `act` on a stage; gives what it returned, and where the ledger is."""
-
-    async def run() -> tuple[Any, Path]:
-        async with stage(home, *scripts, **options) as here:
-            found = await act(here)
-        return found, here.path
-
-    return uvloop.run(run())
 
 
 class Beats:

@@ -5,28 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
-from faults.stage import KEY, MODEL, Stage, chat, good, only, records, stage
+from faults.stage import KEY, MODEL, Stage, chat, good, only, play, records, stage
 from faults.upstream import gate, stall
 
 BASES = ["", "/v1", "/beta", "/gateway/v1"]
-
-
-def play(home: Path, *scripts: Any, act: Callable[[Stage], Awaitable[Any]], **options: Any) -> tuple[Any, Path]:
-    """Run `act` on a stage; gives what it returned, and where the ledger is."""
-
-    async def run() -> tuple[Any, Path]:
-        async with stage(home, *scripts, **options) as here:
-            found = await act(here)
-        return found, here.path
-
-    return uvloop.run(run())
 
 
 def test_every_base_url_has_every_route(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import gc
 import json
 import signal
 import socket
-from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ from faults.stage import (
     good,
     last,
     only,
+    play,
     read_events,
     records,
     served,
     sound,
-    stage,
     streamed,
     until,
     within,
@@ -47,17 +46,6 @@ RESUME = {"x-moonpool-resume": "1"}
 WORDS = 6
 PIECES = [ROLE, *words(WORDS), last(), DONE]
 EVENTS = len(PIECES)
-
-
-def play(home: Path, *scripts: Any, act: Callable[[Stage], Awaitable[Any]], **options: Any) -> tuple[Any, Path]:
-    """Run `act` on a stage; gives what it returned, and where the ledger is."""
-
-    async def run() -> tuple[Any, Path]:
-        async with stage(home, *scripts, **options) as here:
-            found = await act(here)
-        return found, here.path
-
-    return uvloop.run(run())
 
 
 def tapes(here: Stage) -> Tapes:

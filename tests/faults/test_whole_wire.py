@@ -8,7 +8,6 @@ import json
 import math
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from faults.stage import (
     good,
     last,
     only,
+    play,
     records,
     stage,
     streamed,
@@ -58,17 +58,6 @@ from faults.upstream import (
 from moonpool.settings import Streams
 
 PRICES = [{"valid_from": "2020-01-01", "prompt_miss": "1", "prompt_hit": "1", "completion": "2"}]
-
-
-def play(home: Path, *scripts: Any, act: Callable[[Stage], Awaitable[Any]], **options: Any) -> tuple[Any, Path]:
-    """Run `act` on a stage; gives what it returned, and where the ledger is."""
-
-    async def run() -> tuple[Any, Path]:
-        async with stage(home, *scripts, **options) as here:
-            found = await act(here)
-        return found, here.path
-
-    return uvloop.run(run())
 
 
 def row(port: int, **more: Any) -> dict[str, dict[str, Any]]:
