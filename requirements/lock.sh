@@ -1,5 +1,5 @@
 #!/bin/sh
-# Choose versions and write the locks: run.txt, test.txt and npm's. No address stands in any of them, so that any
+# Choose versions and write the locks: run.txt, many.txt, test.txt and npm's. No address stands in any of them, so that any
 # mirror serves; nothing younger than a week is chosen, so that a poisoned release has time to be found.
 set -eu
 
@@ -10,7 +10,7 @@ trap 'rm -rf "$scratch"' EXIT
 "$scratch/uv/bin/python" -m pip install -q --disable-pip-version-check uv
 
 cd requirements
-for name in run test; do
+for name in run many test; do
     "$scratch/uv/bin/uv" pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links \
         --universal --python-version 3.11 --exclude-newer '7 days' --custom-compile-command 'make locks' \
         "$name.in" -o "$name.txt"

@@ -24,23 +24,28 @@ Headers = Mapping[str, str]
 
 
 class Usage(Struct, frozen=True, gc=False):
-    """Tokens of one answer. `prompt_tokens` on the wire is hit + miss; `completion` includes `reasoning`."""
+    """Tokens of one answer, and web searches made for it. `prompt_tokens` on the wire is hit + miss; `completion`
+    includes `reasoning`."""
 
     prompt_miss: int = 0
     prompt_hit: int = 0
     completion: int = 0
     reasoning: int = 0
     estimated: bool = False
+    searches: int = 0
 
 
 class Price(Struct, frozen=True, gc=False):
-    """Pico-units of `currency` per token, from `valid_from` (ISO date). Named as `Usage` is, so cost is a sum."""
+    """Pico-units of `currency` per token, and per search, from `valid_from` (ISO date). Named as `Usage` is, so cost is
+    a sum. `version` names this price in the books."""
 
     prompt_miss: int = 0
     prompt_hit: int = 0
     completion: int = 0
     currency: str = "CNY"
     valid_from: str = "1970-01-01"
+    searches: int = 0
+    version: str = ""
 
 
 class Call(Struct, frozen=True):
@@ -190,12 +195,31 @@ class Target(Struct, frozen=True):
     replay: Literal["keep", "strip", "reject", "fill"] = "keep"
 
 
+class Limits(Struct, frozen=True):
+    """What a key may do at most; 0, None and nothing named: it has no limit of its own there.
+
+    `models` are names of the catalogue, `addresses` networks ("10.0.0.0/8", "::1/128") a client must be in; rates
+    are for a minute, `concurrency` is requests at once; `day_pico` and `month_pico` bound what is spent in each
+    currency within a day or month of Beijing.
+    """
+
+    expires_at: float | None = None
+    models: frozenset[str] = frozenset()
+    addresses: tuple[str, ...] = ()
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    concurrency: int = 0
+    day_pico: int | None = None
+    month_pico: int | None = None
+
+
 class Key(Struct, frozen=True):
     """An API key as the data plane knows it; the secret itself is never kept.
 
     `id` is the public part (12 characters). `switches` are the per-key compatibility switches:
     `keepalive` ("comment" | "newline" | "off"), `usage` ("finish" | "chunk"), `conflicts` ("adapt" | "refuse"),
     `continuation` ("same" | "on" | "off"), `reasoning` ("restored" | "off"), `user_text` ("tagged" | "all" | "off").
+    `limits` is None for a key that may do whatever its account may.
     """
 
     id: str
@@ -204,13 +228,25 @@ class Key(Struct, frozen=True):
     created_at: float = 0.0
     last_used_at: float | None = None
     switches: Mapping[str, str] = {}
+    limits: Limits | None = None
 
 
 class Account(Struct, frozen=True):
+    """Who pays. A `post_paid` account may use more than its funds: what it then owes is taken, hour by hour, from
+    what it topped up, and it is served while that does not fall below -`credit_pico` (None: without bound).
+    `concurrency` is requests at once and the rates are for a minute, over all of its keys, 0: no limit; a `disabled`
+    account is not served; of the products in `products_off` it uses nothing on credit.
+    """
+
     id: str
     name: str
     post_paid: bool = False
     concurrency: int = 100
+    credit_pico: int | None = None
+    disabled: bool = False
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    products_off: frozenset[str] = frozenset()
 
 
 class Arrival(Struct, gc=False):

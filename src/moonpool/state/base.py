@@ -7,16 +7,20 @@ caller must look at each; a store that cannot be written raises Problem("platfor
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
 from moonpool.errors import Problem
-from moonpool.words import Account, Key, Usage
+from moonpool.words import Account, Key, Limits, Price, Usage
 
 
 class Hold(Struct, frozen=True, gc=False):
-    """Money set aside before a dispatch. `id` is the request's; `amount_pico` bounds what it can cost."""
+    """What is set aside before a dispatch. `id` is the request's; `amount_pico` bounds what it can cost in money.
+
+    Packs of `product` go first: it takes at most so many `tokens`, none dearer than `token_pico`, and `searches` at
+    `search_pico` each. `limits` are those of the key, if it has any: the books keep the ones of money.
+    """
 
     id: str
     account: str
@@ -27,6 +31,12 @@ class Hold(Struct, frozen=True, gc=False):
     currency: str
     created_at: float
     expires_at: float
+    product: str = ""
+    tokens: int = 0
+    token_pico: int = 0
+    searches: int = 0
+    search_pico: int = 0
+    limits: Limits | None = None
 
 
 class Cost(Struct, frozen=True, gc=False):
@@ -43,7 +53,8 @@ Kind = Literal["posted", "voided", "expired", "recovered"]
 class Resolution(Struct, frozen=True, gc=False):
     """How a hold ended, at most once: posted with what was used, or voided, expired, recovered with a cause.
 
-    `owed_pico` is what the client owes, in the hold's currency; only `posted` owes anything. `cost_pico` is what we
+    `owed_pico` is what the client would owe without packs, in the hold's currency; only `posted` and `recovered` owe
+    anything; `price` is what that was computed with. `cost_pico` is what we
     owe the host, in `cost_currency` ("" is the hold's); `attempts` the dispatches that were made, `earlier` what we owe
     for those before the last one.
     """
@@ -59,6 +70,20 @@ class Resolution(Struct, frozen=True, gc=False):
     resolved_at: float
     cost_currency: str = ""
     earlier: tuple[Cost, ...] = ()
+    price: Price | None = None
+
+
+class Progress(Struct, frozen=True, gc=False):
+    """How far a running stream has come: what is charged if its process is killed now. Fields as in Resolution."""
+
+    hold_id: str
+    usage: Usage
+    owed_pico: int
+    cost_pico: int
+    host: str
+    cost_currency: str
+    price: Price
+    at: float
 
 
 class Deposit(Struct, frozen=True, gc=False):
@@ -73,19 +98,43 @@ class Deposit(Struct, frozen=True, gc=False):
     created_at: float
 
 
-Held = Literal["held", "short", "exists"]
+class Pack(Struct, frozen=True, gc=False):
+    """Units of a product that were given (`trial`) or bought (`paid`): `tokens` of its models or search `calls`."""
+
+    id: str
+    account: str
+    kind: Literal["trial", "paid"]
+    product: str
+    unit: Literal["tokens", "calls"]
+    units: int
+    note: str
+    bought_at: float
+    expires_at: float
+
+
+class PackBalance(Struct, frozen=True):
+    """left = pack.units - used - held."""
+
+    pack: Pack
+    used: int
+    held: int
+
+
+Held = Literal["held", "short", "budget", "exists"]
 Resolved = Literal["resolved", "exists", "unknown"]
 Deposited = Literal["deposited", "exists"]
 
 
 class Balance(Struct, frozen=True):
-    """Pico-units. available = granted + topped_up - held; `post_paid` accounts may go below zero."""
+    """Pico-units. available = granted + topped_up + post_paid - held. `post_paid_pico` is zero or below: what was used
+    on credit and not settled yet."""
 
     currency: str
     granted_pico: int
     topped_up_pico: int
     held_pico: int
     post_paid: bool
+    post_paid_pico: int = 0
 
 
 class Books(Protocol):
@@ -101,6 +150,19 @@ class Books(Protocol):
 
     def deposit(self, deposit: Deposit) -> Awaitable[Deposited]:
         """Raises Problem("caller.invalid_value") for an unknown account or an amount that cannot be."""
+
+    def add_pack(self, pack: Pack) -> Awaitable[Deposited]:
+        """Raises Problem("caller.invalid_value") as `deposit`."""
+
+    def packs(self, account: str, now: float) -> Awaitable[Sequence[PackBalance]]:
+        """Those that are neither used up nor over, in the order in which they are drawn."""
+
+    def progress(self, rows: Sequence[Progress]) -> None:
+        """Remember how far running streams have come; nobody waits, and what cannot be written is forgotten."""
+
+    def settle_hours(self, now: float) -> Awaitable[int]:
+        """Take what was used on credit before this hour from what was topped up, once for each account, currency and
+        hour. Returns for how many."""
 
     def balance(self, account: str, currency: str | None = None) -> Awaitable[Balance | None]:
         """None for an unknown account. Without a currency: the first one that holds money or debts, else CNY."""
@@ -130,6 +192,65 @@ class Keys(Protocol):
     def accounts(self) -> Awaitable[Sequence[Account]]: ...
     def save_account(self, account: Account) -> Awaitable[None]:
         """Make it, or change the one with this id. Raises Problem("caller.invalid_value") for a name that is taken."""
+
+    def change(self, key: Key) -> Awaitable[bool]:
+        """Give the key with this id this name, these switches and these limits."""
+
+    def rotate(self, key_id: str, digest: bytes, old_until: float) -> Awaitable[bool]:
+        """From now on the key has this digest; the one it had is good until then (once more rotated: no longer)."""
+
+    def switch_product(self, account: str, product: str, on: bool, now: float) -> Awaitable[None]:
+        """Turn the use of a product on credit on or off. Raises Problem("account.rate") where that was changed less than
+        SWITCH_S ago, Problem("caller.invalid_value") for an unknown account."""
+
+
+SWITCH_S: Final = 3600.0
+"""How long a product's switch stays as it is, once it was turned (contract 6)."""
+
+Role = Literal["owner", "member"]
+
+
+class User(Struct, frozen=True):
+    """Somebody who may use the admin API: an `operator` may do everything, others what their role in an account lets
+    them. `roles` is by id of account."""
+
+    id: str
+    name: str
+    operator: bool = False
+    created_at: float = 0.0
+    roles: Mapping[str, Role] = {}
+
+
+class Token(Struct, frozen=True):
+    """What a user shows to the admin API; kept as keys are, by digest."""
+
+    id: str
+    user: str
+    name: str = ""
+    created_at: float = 0.0
+    expires_at: float | None = None
+    last_used_at: float | None = None
+
+
+class People(Protocol):
+    """Users and their tokens."""
+
+    def find(self, digest: bytes, now: float) -> Awaitable[tuple[Token, User] | None]: ...
+    def used(self, token_id: str, at: float) -> None: ...
+    def users(self) -> Awaitable[Sequence[User]]: ...
+    def save_user(self, user: User) -> Awaitable[None]:
+        """Make it, or change the one with this id, roles included. Raises Problem("caller.invalid_value") for a name that
+        is taken and for an unknown account."""
+
+    def delete_user(self, user_id: str, now: float) -> Awaitable[bool]:
+        """Final; with all tokens."""
+
+    def issue(self, token: Token, digest: bytes) -> Awaitable[None]:
+        """Raises Problem("caller.invalid_value") for an unknown user, or an id or digest there is or ever was."""
+
+    def tokens(self, user_id: str | None = None) -> Awaitable[Sequence[Token]]: ...
+    def revoke(self, token_id: str, now: float) -> Awaitable[bool]:
+        """Final."""
 
 
 class Limiter(Protocol):

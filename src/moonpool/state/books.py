@@ -249,7 +249,7 @@ class SqliteBooks:
         batch.totals = self._tally.snapshot(self._commit)
         batch.rows = []
         for funds in batch.funds:
-            batch.rows += (funds.account, funds.currency, funds.granted, funds.topped_up, funds.held)
+            batch.rows += (funds.account, funds.currency, funds.granted, funds.topped_up, funds.held, funds.post_paid)
         self._thread.submit(partial(write, batch=batch), partial(self._done, batch))
 
     def _give_up(self) -> None:

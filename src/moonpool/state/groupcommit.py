@@ -134,6 +134,7 @@ def _hold_rows(entries: list[Entry]) -> list[Any]:
             hold.currency,
             hold.created_at,
             hold.expires_at,
+            1,
         )
     return rows
 
@@ -157,6 +158,8 @@ def _resolution_rows(entries: list[Entry], transfers: list[Any]) -> list[Any]:
             resolution.cause,
             resolution.attempts,
             resolution.resolved_at,
+            usage.searches,
+            "" if resolution.price is None else resolution.price.version,
         )
         for transfer in entry.transfers:
             transfers += _transfer_row(entry.seq, transfer)

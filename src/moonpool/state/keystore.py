@@ -198,7 +198,15 @@ def _ever(account: str, database: Database) -> bool:
 
 def save_account(account: Account, now: float, database: Database) -> None:
     accounts = tables.accounts
-    settings = {"name": account.name, "post_paid": account.post_paid, "concurrency": account.concurrency}
+    settings = {
+        "name": account.name,
+        "post_paid": account.post_paid,
+        "concurrency": account.concurrency,
+        "credit_pico": account.credit_pico,
+        "disabled": account.disabled,
+        "requests_per_minute": account.requests_per_minute,
+        "tokens_per_minute": account.tokens_per_minute,
+    }
     with database.engine.begin() as connection:
         changed = connection.execute(update(accounts).where(accounts.c.id == account.id).values(settings))
         if changed.rowcount == 0:

@@ -49,6 +49,7 @@ class Funds(Struct, gc=False, eq=False):
     granted: int = 0
     topped_up: int = 0
     held: int = 0
+    post_paid: int = 0
 
 
 class Entry(Struct, gc=False, eq=False):

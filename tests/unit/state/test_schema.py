@@ -78,7 +78,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         await store.stop()
 
     async def refused() -> None:
-        with pytest.raises(Problem, match="schema 9999, made by a newer Moonpool; this one knows schemas up to 0002"):
+        with pytest.raises(Problem, match="schema 9999, made by a newer Moonpool; this one knows schemas up to 0003"):
             await SqliteStore(tmp_path / "m.db").start()
 
     run(first())
@@ -99,5 +99,6 @@ def test_insert_texts() -> None:
     text = tables.upsert_text(tables.balances, 1)
     assert text.endswith(
         "ON CONFLICT (account, currency) DO UPDATE SET granted_pico = excluded.granted_pico, "
-        "topped_up_pico = excluded.topped_up_pico, held_pico = excluded.held_pico"
+        "topped_up_pico = excluded.topped_up_pico, held_pico = excluded.held_pico, "
+        "post_paid_pico = excluded.post_paid_pico"
     )
