@@ -200,8 +200,8 @@ class Keys(Protocol):
         """From now on the key has this digest; the one it had is good until then (once more rotated: no longer)."""
 
     def switch_product(self, account: str, product: str, on: bool, now: float) -> Awaitable[None]:
-        """Turn the use of a product on credit on or off. Raises Problem("account.rate") where that was changed less than
-        SWITCH_S ago, Problem("caller.invalid_value") for an unknown account."""
+        """Turn the use of a product on credit on or off. Raises Problem("account.rate") where that was changed less
+        than SWITCH_S ago, Problem("caller.invalid_value") for an unknown account."""
 
 
 SWITCH_S: Final = 3600.0
@@ -239,8 +239,8 @@ class People(Protocol):
     def used(self, token_id: str, at: float) -> None: ...
     def users(self) -> Awaitable[Sequence[User]]: ...
     def save_user(self, user: User) -> Awaitable[None]:
-        """Make it, or change the one with this id, roles included. Raises Problem("caller.invalid_value") for a name that
-        is taken and for an unknown account."""
+        """Make it, or change the one with this id, roles included. Raises Problem("caller.invalid_value") for a name
+        that is taken and for an unknown account."""
 
     def delete_user(self, user_id: str, now: float) -> Awaitable[bool]:
         """Final; with all tokens."""
