@@ -22,11 +22,12 @@ from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.dialects.base import Dialect
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
+from moonpool.relay import pulse
 from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
 from moonpool.relay.platform import Platform
-from moonpool.relay.reply import JSON, Reply, refuse
+from moonpool.relay.reply import JSON, refuse
 from moonpool.relay.resume import Tapes
 from moonpool.relay.writer import Writer
 from moonpool.settings import ConfigError, Settings, secret
@@ -45,10 +46,7 @@ from moonpool.web.protocol import Limits
 from moonpool.words import Account, Arrival, Key
 
 DEFAULT_ACCOUNT: Final = "default"
-PULSE_S: Final = 1.0
 DESCRIPTORS_MAX: Final = 65_536
-RENEW_EVERY: Final = 5
-EXPIRE_EVERY: Final = 60
 VAULT_KEY_LENGTH: Final = 32
 _ADMIN: Final = "/admin/v1"
 
@@ -295,28 +293,13 @@ class App:
         task.add_done_callback(self._tasks.discard)
 
     async def _beat(self) -> None:
-        """Once a second: keep-alives for silent answers; streams that nobody came back for end; now and then leases are
-        renewed and old holds expire."""
-        platform = self.platform
         turn = 0
         while True:
-            await asyncio.sleep(PULSE_S)
+            await asyncio.sleep(pulse.PULSE_S)
             turn += 1
-            parts: tuple[Tapes | Reply, ...] = (platform.tapes, *platform.active)
-            for part in parts:
-                try:
-                    part.beat()
-                except Exception as error:  # one answer's fault must not stop the pulse of all others
-                    platform.journal.fault("pulse", error)
-            platform.fleet.tick()
-            if turn % RENEW_EVERY == 0:
-                platform.limiter.renew(platform.monotonic())
-            if turn % EXPIRE_EVERY == 0:
-                if platform.vault is not None:
-                    platform.vault.sweep(platform.clock())
+            await pulse.beat(self.platform, turn)
+            if turn % pulse.EXPIRE_EVERY == 0:
                 self._tell_of_vault()
-                with contextlib.suppress(Problem):
-                    await platform.books.expire(platform.clock())
 
 
 def render_event(problem: Problem) -> bytes:

@@ -26,9 +26,10 @@ def _sound(backend: str, tmp_path: Path) -> Iterator[None]:
 
 
 async def _standing(store: Store, account: str = "acme", currency: str | None = None) -> tuple[int, int, int]:
+    """(granted, its own money less what it owes on credit, held)."""
     found = await store.books.balance(account, currency)
     assert found is not None
-    return found.granted_pico, found.topped_up_pico, found.held_pico
+    return found.granted_pico, found.topped_up_pico + found.post_paid_pico, found.held_pico
 
 
 async def _counts(store: Store) -> dict[str, int]:

@@ -160,7 +160,7 @@ class _Machine(RuleBasedStateMachine):
         model = self.model
         for account in ("acme", "credit"):
             found = self.wait(self.store.books.balance(account, "CNY"))
-            stands = (found.granted_pico, found.topped_up_pico, found.held_pico)
+            stands = (found.granted_pico, found.topped_up_pico + found.post_paid_pico, found.held_pico)
             assert stands == (model.granted[account], model.topped_up[account], model.held(account))
         totals = self.wait(self.store.books.totals())
         assert totals["holds"] == len(model.holds)

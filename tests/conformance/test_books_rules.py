@@ -57,14 +57,14 @@ RULES = {
         hold c 1           -> held      : 6 -5 1
         posted c 1         -> resolved  : 5 -5 0
     """,
-    "only a post is paid for": """
+    "what was voided or expired is not paid for, what was recovered is": """
         topped_up d 100    -> deposited : 0 100 0
         hold a 10          -> held      : 0 100 10
         voided a 7         -> resolved  : 0 100 0
         hold b 10          -> held      : 0 100 10
         expired b 7        -> resolved  : 0 100 0
         hold c 10          -> held      : 0 100 10
-        recovered c 7      -> resolved  : 0 100 0
+        recovered c 7      -> resolved  : 0 93 0
     """,
 }
 

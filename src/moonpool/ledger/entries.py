@@ -2,17 +2,20 @@
 
 Rules, each at most once for a hold:
 - A hold moves nothing; it lowers what is available. It ends with exactly one resolution.
-- `posted`: what the client owes goes from the client's funds to `revenue`, granted money first, then topped-up money,
-  which may fall below zero: the truth is booked whatever was held.
-- `voided`, `expired`, `recovered`: the client owes nothing.
+- `posted`: what the client owes goes from the client's funds to `revenue` (funds.py says from which), what web searches
+  cost to `fees`, and units from packs to `used`. `recovered`: the same with what was known when a process was killed.
+- `voided`, `expired`: the client owes nothing.
 - Whatever we owe a host for its dispatches goes from `cost` to that host, for every kind of resolution.
-- A deposit goes from where it came (`cash` for what was paid, `grants` for what was given) to the client's fund.
+- A deposit goes from where it came (`cash` for what was paid, `grants` for what was given) to the client's fund; units
+  of a pack come from `packs`.
+- A settlement moves what was used on credit from the client's topped-up money to where it is owed.
 
 A transfer names both its legs, so the legs of all transfers sum to zero in each currency by construction, and the
-balance of a ledger account is what it was credited less what it was debited.
+balance of a ledger account is what it was credited less what it was debited. Units of packs are
+currencies of their own.
 
-Amounts are integers of 10^-12 of the currency. Source: RELIABILITY rules on money (double entry, two books, truth
-even below zero), which follow TigerBeetle's two-phase transfers.
+Amounts are integers of 10^-12 of the currency, or whole units. Source: RELIABILITY rules on money (double entry, two
+books, truth even below zero), which follow TigerBeetle's two-phase transfers.
 """
 
 from __future__ import annotations
@@ -25,14 +28,22 @@ from msgspec import Struct
 Fund = Literal["granted", "topped_up"]
 
 REVENUE: Final = "revenue"
+FEES: Final = "fees"
 COST: Final = "cost"
 CASH: Final = "cash"
 GRANTS: Final = "grants"
+PACKS: Final = "packs"
+USED: Final = "used"
 
 AMOUNT_PICO_MAX: Final = 10**17
 """The most one hold, resolution or deposit may move (100,000 units of a currency): more is a fault, not a price."""
 BALANCE_PICO_MAX: Final = 2**63 - 1
 TOKENS_MAX: Final = 2**31 - 1
+UNITS_MAX: Final = 10**15
+
+Drawn = tuple[int, int, int]
+"""What a client pays from granted money, from topped-up money, on credit."""
+NOTHING: Final[Drawn] = (0, 0, 0)
 
 
 class Transfer(Struct, frozen=True, gc=False):
@@ -46,13 +57,22 @@ class Transfer(Struct, frozen=True, gc=False):
     currency: str
 
 
-_LEG: Final[dict[Fund, int]] = {"granted": 0, "topped_up": 1}
+_FUNDS: Final = ("granted", "topped_up", "post_paid")
+# Numbers that do not meet: those of earlier dispatches begin at 3, and nobody makes a thousand of them.
+_REVENUE_LEGS: Final = (0, 1, 1000)
 _COST_LEG: Final = 2
+_FEE_LEGS: Final = (1001, 1002, 1003)
+_PACK_LEG: Final = 2000
 
 
-def client(account: str, fund: Fund) -> str:
-    """The ledger account of one of a client's funds."""
+def client(account: str, fund: str) -> str:
+    """The ledger account of one of a client's funds: `granted`, `topped_up`, `post_paid`."""
     return f"client:{account}:{fund}"
+
+
+def pack(pack_id: str) -> str:
+    """The ledger account of a pack."""
+    return f"pack:{pack_id}"
 
 
 def payable(host: str) -> str:
@@ -60,31 +80,29 @@ def payable(host: str) -> str:
     return f"host:{host}"
 
 
-def draw(owed_pico: int, granted_pico: int) -> tuple[int, int]:
-    """What of `owed_pico` is taken from (granted, topped-up) money: granted first, as far as it goes."""
-    if granted_pico <= 0:
-        return 0, owed_pico
-    return (owed_pico, 0) if owed_pico <= granted_pico else (granted_pico, owed_pico - granted_pico)
-
-
 def charges(kind: str) -> bool:
     """Does a resolution of this kind make the client owe anything?"""
-    return kind == "posted"
+    return kind in {"posted", "recovered"}
 
 
-def legs(
-    account: str, drawn: tuple[int, int], currency: str, host: str, cost_pico: int, cost_currency: str
-) -> tuple[Transfer, ...]:
-    """The transfers of a resolution: `drawn` is what the client pays from (granted, topped-up) money, see `draw`."""
-    granted, topped_up = drawn
-    found = []
-    if granted:
-        found.append(Transfer(_LEG["granted"], client(account, "granted"), REVENUE, granted, currency))
-    if topped_up:
-        found.append(Transfer(_LEG["topped_up"], client(account, "topped_up"), REVENUE, topped_up, currency))
-    if cost_pico:
-        found.append(Transfer(_COST_LEG, COST, payable(host), cost_pico, cost_currency))
-    return tuple(found)
+def paid(account: str, drawn: Drawn, currency: str, *, fee: bool = False) -> list[Transfer]:
+    """The transfers of what a client pays for an answer, or as a fee."""
+    to, numbers = (FEES, _FEE_LEGS) if fee else (REVENUE, _REVENUE_LEGS)
+    return [
+        Transfer(number, client(account, fund), to, amount, currency)
+        for number, fund, amount in zip(numbers, _FUNDS, drawn, strict=True)
+        if amount
+    ]
+
+
+def unpacked(at: int, pack_id: str, units: int, unit: str) -> Transfer:
+    """The transfer of units of the pack number `at` of a resolution."""
+    return Transfer(_PACK_LEG + at, pack(pack_id), USED, units, unit)
+
+
+def owed(host: str, cost_pico: int, currency: str) -> Transfer:
+    """What we owe for the last dispatch of a request."""
+    return Transfer(_COST_LEG, COST, payable(host), cost_pico, currency)
 
 
 def cost_leg(earlier: int, host: str, cost_pico: int, currency: str) -> Transfer:
@@ -98,9 +116,14 @@ def deposited(account: str, fund: Fund, amount_pico: int, currency: str) -> Tran
     return Transfer(0, source, client(account, fund), amount_pico, currency)
 
 
-def covers(available_pico: int, amount_pico: int, post_paid: bool) -> bool:
-    """May this much more be held? Who is in arrears holds nothing, not even nothing."""
-    return post_paid or available_pico >= amount_pico
+def packed(pack_id: str, units: int, unit: str) -> Transfer:
+    """The transfer of a new pack."""
+    return Transfer(0, PACKS, pack(pack_id), units, unit)
+
+
+def settled(account: str, amount_pico: int, currency: str) -> Transfer:
+    """The transfer of a settlement."""
+    return Transfer(0, client(account, "topped_up"), client(account, "post_paid"), amount_pico, currency)
 
 
 def bookable(amount_pico: int) -> bool:

@@ -19,14 +19,19 @@ def _tokens(ascii_chars: int, wide_chars: int) -> int:
     return -(-(ascii_chars * _ASCII + wide_chars * _WIDE) // 10)
 
 
-def estimate(body: bytes, ascii_chars: int, wide_chars: int, reasoning_chars: int) -> Usage:
-    """Usage of a call with this request `body` of whose answer so many characters were delivered."""
+def question(body: bytes) -> int:
+    """Tokens of a request with this body."""
     text = body.decode("utf-8", "replace")
     wide = sum(not char.isascii() for char in text)
+    return _tokens(len(text) - wide, wide)
+
+
+def estimate(prompt_tokens: int, ascii_chars: int, wide_chars: int, reasoning_chars: int) -> Usage:
+    """Usage of a call whose `question` has so many tokens and of whose answer so many characters were delivered."""
     completion = _tokens(ascii_chars, wide_chars)
     delivered = ascii_chars + wide_chars
     reasoning = completion * reasoning_chars // delivered if delivered else 0
-    return Usage(_tokens(len(text) - wide, wide), 0, completion, reasoning, estimated=True)
+    return Usage(prompt_tokens, 0, completion, reasoning, estimated=True)
 
 
 def is_plausible(usage: Usage, ascii_chars: int, wide_chars: int) -> bool:

@@ -31,7 +31,7 @@ from moonpool.relay.trip import Trip
 from moonpool.relay.vault import remember, restore
 from moonpool.relay.writer import Writer
 from moonpool.state.base import Hold, Resolution
-from moonpool.words import Account, Arrival, Call, Key, Operation, Usage
+from moonpool.words import Account, Arrival, Call, Key, Limits, Operation, Usage
 
 FREE_REASON: Final = "content_filter"  # the refusal text of a content review is said to cost nothing (contract 4)
 
@@ -73,8 +73,9 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         reply = Reply(
             writer, call, {**platform.switches, **key.switches} if key.switches else platform.switches, platform.beat_s
         )
+        reply.trip = trip
         platform.active.add(reply)
-        await hold(platform, trip, call, model)
+        await hold(platform, trip, call, model, key.limits)
 
         trip.stage = stages.OPEN
         await answer(platform, trip, reply, call, model)
@@ -115,26 +116,35 @@ def admit(platform: Platform, trip: Trip, account: Account) -> None:
     trip.leased = True
 
 
-async def hold(platform: Platform, trip: Trip, call: Call, model: Model) -> None:
+async def hold(platform: Platform, trip: Trip, call: Call, model: Model, limits: Limits | None) -> None:
     """Set the most this request can cost aside; durable when this returns."""
     host = model.targets[0].host
     now = platform.clock()
     question = bytes_max(call) if call.emulated else len(call.raw)
-    amount_pico = bound(question + trip.bytes_added, model.tokens_max(call), trip.price)
+    question += trip.bytes_added
+    output_max, price = model.tokens_max(call), trip.price
     wanted = Hold(
         call.id,
         trip.account,
         trip.key,
         model.name,
         host.name,
-        amount_pico,
-        trip.price.currency,
+        bound(question, output_max, price),
+        price.currency,
         now,
         now + host.total_s + 60.0,
+        "",
+        question + output_max,
+        max(price.prompt_miss, price.prompt_hit, price.completion),
+        0,
+        0,
+        limits,
     )
     held = await platform.books.hold(wanted)
     if held == "short":
         raise Problem("account.no_quota")
+    if held == "budget":
+        raise Problem("account.budget")
     if held == "exists":
         raise Problem("platform.fault", detail=f"a second hold with the id {call.id}")
     trip.held = True
@@ -247,6 +257,7 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
                 platform.clock(),
                 "" if target is None else target.price.currency,
                 trip.costs,
+                trip.price,
             )
         )
     trip.record(platform, usage)

@@ -8,12 +8,15 @@ Headers and keep-alive forms: PROVIDERS section 6 (writing to a client), RELIABI
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from moonpool.dialects.base import Dialect
 from moonpool.errors import Problem, Row
 from moonpool.relay.writer import Fields, Writer
 from moonpool.words import Call, Target
+
+if TYPE_CHECKING:
+    from moonpool.relay.trip import Trip
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream; charset=utf-8"
@@ -50,6 +53,7 @@ class Reply:
         "source",
         "stream",
         "switches",
+        "trip",
     )
 
     def __init__(self, writer: Writer, call: Call, switches: Mapping[str, str], beat_s: int) -> None:
@@ -69,6 +73,7 @@ class Reply:
         self.over = False
         self.paused = False
         self.source: Source | None = None
+        self.trip: Trip | None = None
         writer.listen(self)
 
     def serve_from(self, target: Target, adjusted: tuple[str, ...] = ()) -> None:

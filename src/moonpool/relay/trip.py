@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from moonpool.ledger.estimate import estimate
+from moonpool.ledger.estimate import estimate, question
 from moonpool.ledger.money import cost
 from moonpool.relay.journal import Line
 from moonpool.relay.platform import Platform
 from moonpool.relay.said import Said
 from moonpool.relay.stages import READ
 from moonpool.relay.turns import Asked
-from moonpool.state.base import Cost
+from moonpool.state.base import Cost, Progress
 from moonpool.words import Arrival, Price, Target, Usage
 
 _FREE = Price()
@@ -26,7 +26,8 @@ class Trip(Struct, eq=False, gc=False):
     `host_usage` is what the last host counted, where that differs because it went on with an answer; `costs` are what
     we owe for the dispatches before the last; `before` is our count of what was said before the last one. `asked` is
     set where the answer's reasoning is to be remembered; `bytes_added` is what hosts get beyond the client's body;
-    `answered_model` is what the last host said it was."""
+    `answered_model` is what the last host said it was; `question` is our count of the tokens of the request, -1 until
+    it is needed; `noted_chars` are those that the books know of."""
 
     arrival: Arrival
     operation: str
@@ -47,6 +48,8 @@ class Trip(Struct, eq=False, gc=False):
     wide_chars: int = 0
     reasoning_chars: int = 0
     bytes_added: int = 0
+    question: int = -1
+    noted_chars: int = 0
     stream: bool = False
     whole: bool = False
     held: bool = False
@@ -99,11 +102,31 @@ class Trip(Struct, eq=False, gc=False):
 
     def estimate(self) -> Usage:
         """Our own count of what was delivered."""
-        return estimate(self.arrival.body, self.ascii_chars, self.wide_chars, self.reasoning_chars)
+        if self.question < 0:
+            self.question = question(self.arrival.body)
+        return estimate(self.question, self.ascii_chars, self.wide_chars, self.reasoning_chars)
 
     def delivered(self) -> bool:
         """Whether a client read some of an answer that did not reach its end: of a whole one it reads nothing."""
         return self.stream and bool(self.ascii_chars or self.wide_chars)
+
+    def progress(self, now: float) -> Progress | None:
+        """How far a stream has come, for the books; None where they know. Before its first byte nothing is owed."""
+        chars = self.ascii_chars + self.wide_chars
+        if chars == self.noted_chars or self.target is None or not self.held or not self.stream:
+            return None
+        self.noted_chars = chars
+        usage, target = self.estimate(), self.target
+        return Progress(
+            self.arrival.id,
+            usage,
+            cost(usage, self.price),
+            cost(self.part() if self.continued else usage, target.price),
+            target.host.name,
+            target.price.currency,
+            self.price,
+            now,
+        )
 
     def record(self, platform: Platform, usage: Usage) -> None:
         """Leave the line and the counts of a request that is over."""

@@ -12,6 +12,7 @@ from typing import Final, Literal, Protocol
 from msgspec import Struct
 
 from moonpool.errors import Problem
+from moonpool.ledger.funds import Pack
 from moonpool.words import Account, Key, Limits, Price, Usage
 
 
@@ -96,20 +97,6 @@ class Deposit(Struct, frozen=True, gc=False):
     currency: str
     note: str
     created_at: float
-
-
-class Pack(Struct, frozen=True, gc=False):
-    """Units of a product that were given (`trial`) or bought (`paid`): `tokens` of its models or search `calls`."""
-
-    id: str
-    account: str
-    kind: Literal["trial", "paid"]
-    product: str
-    unit: Literal["tokens", "calls"]
-    units: int
-    note: str
-    bought_at: float
-    expires_at: float
 
 
 class PackBalance(Struct, frozen=True):

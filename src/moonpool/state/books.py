@@ -13,22 +13,34 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from msgspec import Struct
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Table
 
 from moonpool.errors import Problem
 from moonpool.later import Later
 from moonpool.ledger import entries
-from moonpool.state import tables
-from moonpool.state.base import Balance, Deposit, Deposited, Held, Hold, Kind, Resolution, Resolved
-from moonpool.state.groupcommit import Batch, Booked, Conflict, write
-from moonpool.state.tally import TOTALS, Entry, Funds, Tally
+from moonpool.ledger.funds import Funds, Pack
+from moonpool.state import booking, reading, rows, tables
+from moonpool.state.base import (
+    Balance,
+    Deposit,
+    Deposited,
+    Held,
+    Hold,
+    Kind,
+    PackBalance,
+    Progress,
+    Resolution,
+    Resolved,
+)
+from moonpool.state.booking import Booked
+from moonpool.state.groupcommit import Batch, Conflict, write
+from moonpool.state.tally import TOTALS, Changed, Entry, Tally
 from moonpool.state.thread import Database, WriterThread, storage_problem
-from moonpool.words import Account, Usage
+from moonpool.words import Account
 
 OPEN_MAX: Final = 100_000
 RESOLVE_S: Final = 0.005
@@ -38,28 +50,6 @@ PATIENCE_S: Final = 5.0
 """How long `stop` tries to write what is pending."""
 
 _CURRENCY: Final = "CNY"
-_NOTHING: Final = Usage()
-
-
-class Memory(Struct):
-    """What the books take over from a database: totals, balances and the holds without a resolution, with their seq."""
-
-    totals: dict[str, int]
-    funds: list[Funds]
-    unresolved: list[tuple[int, Hold]]
-
-
-def load(connection: Connection) -> Memory:
-    """Read it. Looks for open holds only where they can be."""
-    totals = dict(connection.execute(select(tables.totals)).mappings().one())
-    holds, resolutions = tables.holds, tables.resolutions
-    resolved = exists().where(resolutions.c.hold_seq == holds.c.seq)
-    unresolved = select(holds).where(holds.c.seq >= totals["first_open"], ~resolved).order_by(holds.c.seq)
-    return Memory(
-        {name: totals[name] for name in TOTALS},
-        [Funds(*row) for row in connection.execute(select(tables.balances))],
-        [(row[0], Hold(*row[1:])) for row in connection.execute(unresolved)],
-    )
 
 
 class SqliteBooks:
@@ -79,14 +69,19 @@ class SqliteBooks:
         self._closed = True
         self.trouble: str | None = None
 
-    def start(self, memory: Memory) -> None:
+    def start(self, memory: reading.Memory) -> None:
         """Take over what `load` read."""
         self._loop = asyncio.get_running_loop()
-        self._tally = Tally(memory.totals, memory.funds, memory.unresolved)
+        self._tally = Tally(memory.totals, memory.funds, memory.holdings, memory.spent)
+        for entry in memory.unresolved:
+            account = self._accounts.get(entry.hold.account)
+            entry.credit = account is not None and account.post_paid
+            self._tally.take_over(entry)
+        self._settled = memory.settled
         self._commit = memory.totals["commits"]
         self._collect(Batch())
         # Two deposits with one id must see each other; they are rare, so one at a time will do.
-        self._depositing = asyncio.Lock()
+        self._booking = asyncio.Lock()
         self._closed, self._idle = False, True
 
     async def stop(self) -> None:
@@ -121,13 +116,13 @@ class SqliteBooks:
             later.fail(Problem("platform.storage" if self._closed or self.trouble else "platform.overloaded"))
         elif not entries.bookable(hold.amount_pico):
             later.fail(Problem("platform.fault", detail=f"a hold of {hold.amount_pico} pico-units"))
-        elif (account is None or not account.post_paid) and not tally.covers(hold, account):
-            later.set("short")
         else:
-            self._batch.held.append(tally.hold(hold, later))
-            if self._idle:
-                self._idle = False
-                self._loop.call_soon(self._flush)
+            entry = tally.hold(hold, account, later)
+            if isinstance(entry, Entry):
+                self._batch.held.append(entry)
+                self._wake()
+            else:
+                later.set(entry)
         return later
 
     def resolve(self, resolution: Resolution) -> Later[Resolved]:
@@ -145,10 +140,22 @@ class SqliteBooks:
                 self._wait_for_company()
         return later
 
+    def progress(self, rows: Sequence[Progress]) -> None:
+        if self._closed:
+            return
+        known = self._tally.open
+        for row in rows:
+            entry = known.get(row.hold_id)
+            if entry is not None and entry.resolution is None:
+                entry.progress = row
+                self._batch.progress.append((entry.seq, row))
+        if self._batch.progress and self._idle and not self._timer:
+            self._wait_for_company()
+
     # What an operator asks
 
     async def recover(self, now: float) -> int:
-        """One transaction for all. What became of these requests nobody knows, so nobody owes anything."""
+        """One transaction for all. Owed is what each was last known to have come to."""
         return await self._end((each for each in self._tally.open.values() if not each.mine), "recovered", now)
 
     async def expire(self, now: float) -> int:
@@ -156,26 +163,39 @@ class SqliteBooks:
         return await self._end(late, "expired", now)
 
     async def deposit(self, deposit: Deposit) -> Deposited:
-        async with self._depositing:
-            if deposit.account not in self._accounts:
-                raise Problem("caller.invalid_value", "There is no such account.", param="account")
-            # Asked before it is booked: money that turns out to have come before must not be spent meanwhile.
-            if await self._thread.call(partial(_is_deposited, deposit.id)):
-                return "exists"
-            funds = self._tally.of(deposit.account, deposit.currency)
-            after = funds.granted + funds.topped_up + deposit.amount_pico
-            if not 0 < deposit.amount_pico <= entries.AMOUNT_PICO_MAX or after > entries.BALANCE_PICO_MAX:
-                raise Problem("caller.invalid_value", "This amount cannot be booked.", param="amount_pico")
-            self._tally.deposit(deposit)
-            self._tally.seq += 1
-            transfer = entries.deposited(deposit.account, deposit.fund, deposit.amount_pico, deposit.currency)
-            booked = Booked(self._tally.seq, deposit, transfer, Later())
-            self._batch.deposits.append(booked)
-            if self._idle:
-                self._idle = False
-                self._loop.call_soon(self._flush)
-            await booked.answer
-            return "deposited"
+        book = partial(booking.deposit, self._tally, wanted=deposit)
+        return await self._book(tables.deposits, deposit.id, deposit.account, book)
+
+    async def add_pack(self, pack: Pack) -> Deposited:
+        holdings = []
+
+        def book(seq: int) -> Booked:
+            booked, holding = booking.pack(self._tally, seq, pack)
+            holdings.append(holding)
+            return booked
+
+        answer = await self._book(tables.packs, pack.id, pack.account, book)
+        for holding in holdings:
+            self._tally.own(holding)
+        return answer
+
+    async def packs(self, account: str, now: float) -> list[PackBalance]:
+        return [
+            PackBalance(each.pack, each.used, each.held)
+            for each in self._tally.holdings.get(account, ())
+            if each.pack.expires_at > now and each.used < each.pack.units
+        ]
+
+    async def settle_hours(self, now: float) -> int:
+        async with self._booking:
+            booked = booking.settlements(self._tally, self._settled, now)
+            self._batch.booked += (each for _, each in booked)
+            if booked:
+                self._wake()
+            for place, each in booked:
+                await each.answer
+                self._settled[place] = each.values[3]
+            return len(booked)
 
     def balance(self, account: str, currency: str | None = None) -> Later[Balance | None]:
         """From memory: with everything that was decided so far."""
@@ -186,10 +206,12 @@ class SqliteBooks:
             return later
         of_account = [each for each in self._tally.funds.values() if each.account == account]
         if currency is None:
-            used = (each.currency for each in of_account if each.granted or each.topped_up or each.held)
+            used = (
+                each.currency for each in of_account if each.granted or each.topped_up or each.held or each.post_paid
+            )
             currency = next(used, _CURRENCY)
         funds = next((each for each in of_account if each.currency == currency), Funds(account, currency))
-        later.set(Balance(currency, funds.granted, funds.topped_up, funds.held, known.post_paid))
+        later.set(Balance(currency, funds.granted, funds.topped_up, funds.held, known.post_paid, funds.post_paid))
         return later
 
     def totals(self) -> Later[dict[str, int]]:
@@ -210,7 +232,7 @@ class SqliteBooks:
 
     async def _end(self, open_entries: Iterable[Entry], kind: Kind, now: float) -> int:
         ended = [
-            self.resolve(Resolution(each.hold.id, kind, _NOTHING, 0, 0, each.hold.host, kind, 0, now))
+            self.resolve(rows.recovered(each.hold, each.progress, kind, now))
             for each in list(open_entries)
             if each.resolution is None
         ]
@@ -218,12 +240,33 @@ class SqliteBooks:
             await later
         return len(ended)
 
+    async def _book(self, table: Table, booking_id: str, account: str, book: Callable[[int], Booked]) -> Deposited:
+        """Something that an account gets, once for each id of `table`."""
+        async with self._booking:
+            if account not in self._accounts:
+                raise Problem("caller.invalid_value", "There is no such account.", param="account")
+            # Asked before it is booked: money that turns out to have come before must not be spent meanwhile.
+            if await self._thread.call(partial(reading.is_booked, table, booking_id)):
+                return "exists"
+            booked = book(self._tally.seq + 1)
+            self._tally.seq += 1
+            self._batch.booked.append(booked)
+            self._wake()
+            await booked.answer
+            return "deposited"
+
     # Transactions
 
     def _collect(self, batch: Batch) -> None:
         """From now on `batch` collects."""
         self._batch = batch
-        self._tally.dirty = batch.funds
+        self._tally.dirty = batch.dirty
+
+    def _wake(self) -> None:
+        """Something is to be written soon."""
+        if self._idle:
+            self._idle = False
+            self._loop.call_soon(self._flush)
 
     def _wait_for_company(self) -> None:
         self._timer = True
@@ -247,9 +290,7 @@ class SqliteBooks:
         self._commit += 1
         batch.commit = self._commit
         batch.totals = self._tally.snapshot(self._commit)
-        batch.rows = []
-        for funds in batch.funds:
-            batch.rows += (funds.account, funds.currency, funds.granted, funds.topped_up, funds.held, funds.post_paid)
+        batch.changed = rows.derived(batch.dirty)
         self._thread.submit(partial(write, batch=batch), partial(self._done, batch))
 
     def _give_up(self) -> None:
@@ -270,11 +311,11 @@ class SqliteBooks:
         for entry in batch.resolved:
             del known[entry.hold.id]
         following = self._batch
-        if following.held or following.deposits or self._closing is not None:
+        if following.held or following.booked or self._closing is not None:
             self._flush()
         else:
             self._idle = True
-            if following.resolved and not self._timer:
+            if (following.resolved or following.progress) and not self._timer:
                 self._wait_for_company()
         for entry in batch.held:
             if entry.answer is not None:
@@ -282,7 +323,7 @@ class SqliteBooks:
         for entry in batch.resolved:
             if entry.answered is not None:
                 entry.answered.set("resolved")
-        for booked in batch.deposits:
+        for booked in batch.booked:
             booked.answer.set(None)
 
     def _failed(self, batch: Batch, error: Exception) -> None:
@@ -291,7 +332,7 @@ class SqliteBooks:
         self.trouble = f"The ledger cannot be written ({type(error).__name__}: {error})."
         following = self._batch
         kept = Batch()
-        kept.funds = batch.funds | following.funds
+        kept.dirty = _both(batch, following)
         self._collect(kept)
         refused: list[Later[Any]] = []
         for entry in batch.held + following.held:
@@ -303,8 +344,8 @@ class SqliteBooks:
             else:
                 kept.held.append(entry)
         kept.resolved = batch.resolved + following.resolved
-        for booked in batch.deposits + following.deposits:
-            self._tally.deposit(booked.deposit, -1)
+        for booked in reversed(batch.booked + following.booked):
+            booked.undo()
             refused.append(booked.answer)
         if not self._closed:
             self._pause_s = min(max(2 * self._pause_s, RETRY_FIRST_S), RETRY_MAX_S)
@@ -316,7 +357,7 @@ class SqliteBooks:
         """Nothing of `batch` was written, because some ids had been used before this process began: again without."""
         following = self._batch
         again = Batch()
-        again.funds = batch.funds | following.funds
+        again.dirty = _both(batch, following)
         self._collect(again)
         repeated = [entry for entry in batch.held if entry.hold.id in ids]
         answered = []
@@ -329,7 +370,8 @@ class SqliteBooks:
         gone = set(map(id, repeated))
         again.held = [entry for entry in batch.held if id(entry) not in gone] + following.held
         again.resolved = [entry for entry in batch.resolved + following.resolved if id(entry) not in gone]
-        again.deposits = batch.deposits + following.deposits
+        again.booked = batch.booked + following.booked
+        again.progress = batch.progress + following.progress
         self._flush()
         for entry in repeated:
             if entry.answer is not None:
@@ -343,7 +385,10 @@ def _is_held(hold_id: str, database: Database) -> bool:
     return database.cursor.execute("SELECT 1 FROM holds WHERE id = ?", (hold_id,)).fetchone() is not None
 
 
-def _is_deposited(deposit_id: str, database: Database) -> bool:
-    with database.engine.connect() as connection:
-        found = connection.execute(select(tables.deposits.c.seq).where(tables.deposits.c.id == deposit_id))
-        return found.first() is not None
+def _both(one: Batch, other: Batch) -> Changed:
+    """What either of them changes."""
+    return Changed(
+        one.dirty.funds | other.dirty.funds,
+        one.dirty.holdings | other.dirty.holdings,
+        one.dirty.spent | other.dirty.spent,
+    )

@@ -11,45 +11,35 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 
-from msgspec import Struct
 from sqlalchemy import Table
 
-from moonpool.later import Later
-from moonpool.ledger.entries import Transfer
-from moonpool.state import tables
-from moonpool.state.base import Deposit
-from moonpool.state.tally import TOTALS, Entry, Funds
+from moonpool.state import rows, tables
+from moonpool.state.base import Progress
+from moonpool.state.booking import Booked
+from moonpool.state.tally import TOTALS, Changed, Entry, changed
 from moonpool.state.thread import Database
 
 _CHUNK: Final = 64
 
 
-class Booked(Struct, gc=False, eq=False):
-    """A deposit that is not durable yet, and who waits for it."""
-
-    seq: int
-    deposit: Deposit
-    transfer: Transfer
-    answer: Later[None]
-
-
 class Batch:
-    """What was collected while the transaction before it ran. `funds` are the balances it changes; `rows` (of the table
-    `balances`, flat) and `totals` are how things stand with it, filled in when it is handed over."""
+    """What was collected while the transaction before it ran. `dirty` are the balances it changes; `changed` (rows of
+    the derived tables, flat) and `totals` are how things stand with it, filled in when it is handed over."""
 
-    __slots__ = ("commit", "deposits", "funds", "held", "resolved", "rows", "totals")
+    __slots__ = ("booked", "changed", "commit", "dirty", "held", "progress", "resolved", "totals")
 
     def __init__(self) -> None:
         self.held: list[Entry] = []
         self.resolved: list[Entry] = []
-        self.deposits: list[Booked] = []
-        self.funds: set[Funds] = set()
-        self.rows: list[Any] = []
+        self.booked: list[Booked] = []
+        self.progress: list[tuple[int, Progress]] = []
+        self.dirty: Changed = changed()
+        self.changed: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
         self.totals: tuple[int, ...] = ()
         self.commit = 0
 
     def empty(self) -> bool:
-        return not (self.held or self.resolved or self.deposits)
+        return not (self.held or self.resolved or self.booked or self.progress)
 
 
 class Conflict(Exception):
@@ -72,20 +62,28 @@ class _Insert:
         left = len(values) // columns
         start = 0
         while left:
-            rows = _CHUNK if left >= _CHUNK else 1 << (left.bit_length() - 1)
-            end = start + rows * columns
-            cursor.execute(texts[rows], values[start:end])
+            count = _CHUNK if left >= _CHUNK else 1 << (left.bit_length() - 1)
+            end = start + count * columns
+            cursor.execute(texts[count], values[start:end])
             start = end
-            left -= rows
+            left -= count
 
 
 _HOLDS: Final = _Insert(tables.holds, tables.insert_text)
+_RESERVATIONS: Final = _Insert(tables.reservations, tables.insert_text)
 _RESOLUTIONS: Final = _Insert(tables.resolutions, tables.insert_text)
 _TRANSFERS: Final = _Insert(tables.transfers, tables.insert_text)
-_DEPOSITS: Final = _Insert(tables.deposits, tables.insert_text)
 _BALANCES: Final = _Insert(tables.balances, tables.upsert_text)
+_PACK_BALANCES: Final = _Insert(tables.pack_balances, tables.upsert_text)
+_SPENT: Final = _Insert(tables.spent, tables.upsert_text)
+_USAGE: Final = _Insert(tables.usage, tables.adding_text)
+_PROGRESS: Final = _Insert(tables.progress, tables.upsert_text)
+_BOOKED: Final = {
+    table.name: tables.insert_text(table, 1) for table in (tables.deposits, tables.packs, tables.settlements)
+}
 
 _TOTALS: Final = f"UPDATE totals SET {', '.join(f'{name} = ?' for name in TOTALS)} WHERE id = 1"
+_FORGET: Final = "DELETE FROM progress WHERE hold_seq = ?"
 
 
 def write(database: Database, batch: Batch) -> None:
@@ -93,17 +91,7 @@ def write(database: Database, batch: Batch) -> None:
     cursor = database.cursor
     try:
         cursor.execute("BEGIN IMMEDIATE")
-        transfers: list[Any] = []
-        if batch.held:
-            _HOLDS.run(cursor, _hold_rows(batch.held))
-        if batch.resolved:
-            _RESOLUTIONS.run(cursor, _resolution_rows(batch.resolved, transfers))
-        if batch.deposits:
-            _DEPOSITS.run(cursor, _deposit_rows(batch.deposits, transfers))
-        if transfers:
-            _TRANSFERS.run(cursor, transfers)
-        if batch.rows:
-            _BALANCES.run(cursor, batch.rows)
+        _write(cursor, batch)
         cursor.execute(_TOTALS, batch.totals)
         cursor.execute("COMMIT")
     except sqlite3.Error as error:
@@ -119,73 +107,29 @@ def write(database: Database, batch: Batch) -> None:
     database.rows += len(batch.held) + len(batch.resolved)
 
 
-def _hold_rows(entries: list[Entry]) -> list[Any]:
-    rows: list[Any] = []
-    for entry in entries:
-        hold = entry.hold
-        rows += (
-            entry.seq,
-            hold.id,
-            hold.account,
-            hold.key,
-            hold.model,
-            hold.host,
-            hold.amount_pico,
-            hold.currency,
-            hold.created_at,
-            hold.expires_at,
-            1,
-        )
-    return rows
-
-
-def _resolution_rows(entries: list[Entry], transfers: list[Any]) -> list[Any]:
-    rows: list[Any] = []
-    for entry in entries:
-        resolution: Any = entry.resolution
-        usage = resolution.usage
-        rows += (
-            entry.seq,
-            resolution.kind,
-            usage.prompt_miss,
-            usage.prompt_hit,
-            usage.completion,
-            usage.reasoning,
-            usage.estimated,
-            resolution.owed_pico,
-            resolution.cost_pico,
-            resolution.host,
-            resolution.cause,
-            resolution.attempts,
-            resolution.resolved_at,
-            usage.searches,
-            "" if resolution.price is None else resolution.price.version,
-        )
-        for transfer in entry.transfers:
-            transfers += _transfer_row(entry.seq, transfer)
-    return rows
-
-
-def _deposit_rows(booked: list[Booked], transfers: list[Any]) -> list[Any]:
-    rows: list[Any] = []
-    for each in booked:
-        deposit = each.deposit
-        rows += (
-            each.seq,
-            deposit.id,
-            deposit.account,
-            deposit.fund,
-            deposit.amount_pico,
-            deposit.currency,
-            deposit.note,
-            deposit.created_at,
-        )
-        transfers += _transfer_row(each.seq, each.transfer)
-    return rows
-
-
-def _transfer_row(seq: int, transfer: Transfer) -> tuple[Any, ...]:
-    return (seq, transfer.leg, transfer.debit, transfer.credit, transfer.amount_pico, transfer.currency)
+def _write(cursor: sqlite3.Cursor, batch: Batch) -> None:
+    transfers: list[Any] = []
+    if batch.held:
+        reservations: list[Any] = []
+        _HOLDS.run(cursor, rows.holds(batch.held, 1, reservations))
+        if reservations:
+            _RESERVATIONS.run(cursor, reservations)
+    if batch.progress:  # before resolutions, which make it void
+        _PROGRESS.run(cursor, rows.progress(batch.progress))
+    if batch.resolved:
+        _RESOLUTIONS.run(cursor, rows.resolutions(batch.resolved, transfers))
+        _USAGE.run(cursor, rows.usage(batch.resolved))
+        for entry in batch.resolved:
+            if entry.progress is not None:
+                cursor.execute(_FORGET, (entry.seq,))
+    for booked in batch.booked:
+        cursor.execute(_BOOKED[booked.table], booked.values)
+        transfers += rows.transfer(booked.values[0], booked.transfer)
+    if transfers:
+        _TRANSFERS.run(cursor, transfers)
+    for insert, values in zip((_BALANCES, _PACK_BALANCES, _SPENT), batch.changed, strict=True):
+        if values:
+            insert.run(cursor, values)
 
 
 def _taken(cursor: sqlite3.Cursor, ids: list[str]) -> set[str]:

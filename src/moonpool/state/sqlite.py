@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from moonpool.errors import Problem
-from moonpool.state import books, keystore
+from moonpool.state import keystore, reading
 from moonpool.state.base import StoreInUse, VaultBounds
-from moonpool.state.books import Memory, SqliteBooks
+from moonpool.state.books import SqliteBooks
 from moonpool.state.keystore import Known, SqliteKeys
 from moonpool.state.schema import migrate
 from moonpool.state.sealing import Sealer
@@ -101,12 +101,12 @@ class SqliteStore:
     def trouble(self) -> str | None:
         return self._books.trouble
 
-    def _load(self, database: Database) -> tuple[Memory, Known]:
+    def _load(self, database: Database) -> tuple[reading.Memory, Known]:
         with database.engine.connect() as connection:
             migrate(connection)
         with database.engine.begin() as connection:
             known = keystore.load(connection)
-            memory = books.load(connection)
+            memory = reading.load(connection)
             if self._vault is not None:
                 self._vault.load(connection)
         if not known.accounts:

@@ -28,6 +28,7 @@ from moonpool.state.tables_people import accounts, changes, keys, members, overr
 __all__ = [
     "REVISION",
     "accounts",
+    "adding_text",
     "alerts",
     "audit",
     "balances",
@@ -76,4 +77,13 @@ def upsert_text(table: Table, rows: int) -> str:
     """As `insert_text`, but a row that is there already (by primary key) is replaced."""
     key = ", ".join(column.name for column in table.primary_key)
     sets = ", ".join(f"{c.name} = excluded.{c.name}" for c in table.columns if not c.primary_key)
+    return f"{insert_text(table, rows)} ON CONFLICT ({key}) DO UPDATE SET {sets}"
+
+
+def adding_text(table: Table, rows: int) -> str:
+    """As `insert_text`, but to a row that is there already the values are added."""
+    key = ", ".join(column.name for column in table.primary_key)
+    sets = ", ".join(
+        f"{c.name} = {table.name}.{c.name} + excluded.{c.name}" for c in table.columns if not c.primary_key
+    )
     return f"{insert_text(table, rows)} ON CONFLICT ({key}) DO UPDATE SET {sets}"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Boolean, Column, Index, Integer, Table, UniqueConstraint
+from sqlalchemy import JSON, Boolean, Column, Index, Integer, Table, UniqueConstraint
 
 from moonpool.state.columns import key_number, key_text, metadata, moment, number, text_column
 
@@ -37,9 +37,10 @@ holds: Final = Table(
 """`amount_pico` is what of money is set aside; `node` the row of `totals` of the process that holds."""
 
 reservations: Final = Table(
-    "reservations", metadata, key_number("seq"), key_text("pack"), number("units"), sqlite_with_rowid=False
+    "reservations", metadata, key_number("seq"), key_text("what"), number("units"), sqlite_with_rowid=False
 )
-"""What a hold sets aside of packs."""
+"""What a hold sets aside besides money: units of `pack:ID`, and pico-units of the limits of its key, `day:START` and
+`month:START`."""
 
 resolutions: Final = Table(
     "resolutions",
@@ -187,6 +188,7 @@ progress: Final = Table(
     number("owed_pico"),
     number("cost_pico"),
     text_column("cost_currency"),
+    Column("price", JSON, nullable=False),
     moment("at"),
 )
 """How far a running stream had come when it was last looked at: what a process that is killed leaves to be charged."""

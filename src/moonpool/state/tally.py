@@ -1,25 +1,27 @@
-"""How the books stand, in memory: who has what, which holds are open, what was counted. Pure: no I/O, no clock.
+"""How money stands, decided step by step: what may be held, what a resolution moves, and how to take either back.
 
-Rules:
-- Every change is made at once and can be undone exactly, because the transaction that should have written it may fail.
-- A hold stays in `open` until its resolution is durable.
-- What can be booked is bounded (ledger.entries): a resolution with an amount or a count beyond that is a fault of ours
-  or of a host, and is booked as voided with the cause `platform.fault` rather than lost or allowed to stop the books.
+Used by the books of both databases. Over SQLite one tally holds everything, for as long as the process lives; it runs
+ahead of the database by what waits to be written. Over PostgreSQL each transaction fills one with the rows it
+has locked.
+
+Rules: nothing here waits, and no I/O. A resolution never fails: what could not be booked (amounts beyond any price) is
+voided with the cause `platform.fault` rather than lost or allowed to stop the books.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from moonpool.later import Later
-from moonpool.ledger import entries
+from moonpool.ledger import entries, funds, spans
 from moonpool.ledger.entries import Transfer
-from moonpool.state.base import Deposit, Held, Hold, Kind, Resolution, Resolved
-from moonpool.words import Account, Usage
+from moonpool.ledger.funds import Funds, Holding, Spent, Units
+from moonpool.state.base import Deposit, Held, Hold, Kind, Progress, Resolution, Resolved
+from moonpool.words import Account, Limits, Price, Usage
 
 TOTALS: Final = (
     "commits",
@@ -34,136 +36,242 @@ TOTALS: Final = (
     "prompt_hit",
     "completion",
     "reasoning",
+    "searches",
 )
 """What `snapshot` gives, in this order: the columns of the table of that name."""
 
 _TOKEN_BITS: Final = entries.TOKENS_MAX.bit_length()
 _NOTHING: Final = Usage()
+_FREE: Final = Price()
+_KINDS: Final[tuple[Kind, ...]] = ("posted", "voided", "expired", "recovered")
 
 
-class Funds(Struct, gc=False, eq=False):
-    """The balance of an account in one currency, pico-units."""
+class Drawn(Struct, frozen=True, gc=False):
+    """What a resolution took: money for tokens, money for searches, units of packs."""
 
-    account: str
-    currency: str
-    granted: int = 0
-    topped_up: int = 0
-    held: int = 0
-    post_paid: int = 0
+    money: entries.Drawn = entries.NOTHING
+    fee: entries.Drawn = entries.NOTHING
+    units: Units = ()
+
+
+_UNDRAWN: Final = Drawn()
 
 
 class Entry(Struct, gc=False, eq=False):
     """A hold whose resolution is not durable yet. `mine`: made by this process. `answer` and `answered` are who waits
-    for the hold and for the resolution to be durable."""
+    for the hold and for the resolution to be durable. `money_pico` and `units` are what is set aside, `spans` what of
+    it counts for the limits of the key; `progress` is how far it was known to have come when that was last written."""
 
     seq: int
     hold: Hold
     mine: bool
+    money_pico: int
+    units: Units = ()
+    spans: tuple[tuple[str, int], ...] = ()
+    credit: bool = False
     answer: Later[Held] | None = None
     resolution: Resolution | None = None
     answered: Later[Resolved] | None = None
+    drawn: Drawn = _UNDRAWN
     transfers: tuple[Transfer, ...] = ()
+    progress: Progress | None = None
+
+
+class Changed(Struct, gc=False, eq=False):
+    """What was changed since somebody last took this record away."""
+
+    funds: set[Funds]
+    holdings: set[Holding]
+    spent: set[Spent]
+
+
+def changed() -> Changed:
+    return Changed(set(), set(), set())
 
 
 class Tally:
-    """`dirty` are the funds that were changed since somebody last took that set away."""
+    """`dirty` is what was changed since somebody last put another record in its place. `holdings` are the packs of an
+    account in the order they are drawn in; packs that are used up or over, and hold nothing, may be missing."""
 
-    __slots__ = ("dirty", "funds", "holds", "kinds", "open", "seq", "tokens")
+    __slots__ = ("_packs", "dirty", "funds", "holdings", "holds", "kinds", "open", "seq", "spent", "tokens")
 
-    def __init__(self, totals: dict[str, int], funds: Iterable[Funds], unresolved: Iterable[tuple[int, Hold]]) -> None:
+    def __init__(
+        self,
+        totals: dict[str, int],
+        known: Iterable[Funds] = (),
+        holdings: Iterable[Holding] = (),
+        spent: Iterable[Spent] = (),
+    ) -> None:
         self.seq = totals["last_seq"]
         self.holds = totals["holds"]
-        self.kinds: dict[Kind, int] = {
-            "posted": totals["posted"],
-            "voided": totals["voided"],
-            "expired": totals["expired"],
-            "recovered": totals["recovered"],
-        }
-        self.tokens = [totals["prompt_miss"], totals["prompt_hit"], totals["completion"], totals["reasoning"]]
-        self.funds = {(each.account, each.currency): each for each in funds}
-        self.open = {hold.id: Entry(seq, hold, False) for seq, hold in unresolved}
-        self.dirty: set[Funds] = set()
+        self.kinds: dict[Kind, int] = {kind: totals[kind] for kind in _KINDS}
+        self.tokens = [totals[name] for name in TOTALS[-5:]]
+        self.funds = {(each.account, each.currency): each for each in known}
+        self.holdings: dict[str, list[Holding]] = {}
+        self._packs: dict[str, Holding] = {}
+        self.spent = {(each.key, each.currency, each.span, each.start): each for each in spent}
+        self.open: dict[str, Entry] = {}
+        self.dirty = changed()
+        for holding in holdings:
+            self.own(holding)
 
     def of(self, account: str, currency: str) -> Funds:
         place = (account, currency)
-        funds = self.funds.get(place)
-        if funds is None:
-            self.funds[place] = funds = Funds(account, currency)
-        return funds
+        found = self.funds.get(place)
+        if found is None:
+            self.funds[place] = found = Funds(account, currency)
+        return found
 
-    def covers(self, hold: Hold, account: Account | None) -> bool:
-        """May this be held? An account nobody knows has no money and no credit."""
-        funds = self.of(hold.account, hold.currency)
-        available = funds.granted + funds.topped_up - funds.held
-        return entries.covers(available, hold.amount_pico, account is not None and account.post_paid)
+    def own(self, holding: Holding) -> None:
+        """An account has this pack."""
+        self._packs[holding.pack.id] = holding
+        holdings = self.holdings.setdefault(holding.pack.account, [])
+        holdings.append(holding)
+        holdings.sort(key=funds.rank)
 
-    def hold(self, hold: Hold, answer: Later[Held]) -> Entry:
+    def disown(self, holding: Holding) -> None:
+        del self._packs[holding.pack.id]
+        self.holdings[holding.pack.account].remove(holding)
+
+    def take_over(self, entry: Entry) -> None:
+        """An open hold that is not of this process; what it sets aside is counted already."""
+        self.open[entry.hold.id] = entry
+
+    def hold(
+        self, hold: Hold, account: Account | None, answer: Later[Held] | None
+    ) -> Entry | Literal["short", "budget"]:
+        """Set aside what a hold asks for, or say why not. An account nobody knows has no credit."""
+        money = hold.amount_pico
+        units: Units = ()
+        holdings = self.holdings.get(hold.account)
+        if holdings:
+            units, tokens, searches = funds.reserve(holdings, hold.product, hold.tokens, hold.searches, hold.created_at)
+            if units:
+                money = min(money, tokens * hold.token_pico + searches * hold.search_pico)
+        credit = account is not None and funds.on_credit(account, hold.product)
+        if (money or not units) and not (credit and account.credit_pico is None):  # type: ignore[union-attr]
+            found = self.of(hold.account, hold.currency)
+            if funds.in_arrears(found, account) if credit else found.available() < money:  # type: ignore[arg-type]
+                return "short"
+        spent: tuple[tuple[str, int], ...] = ()
+        if hold.limits is not None:
+            within = self._within(hold, hold.limits, money)
+            if within is None:
+                return "budget"
+            spent = within
         self.seq = seq = self.seq + 1
         self.holds += 1
-        if hold.amount_pico:
-            funds = self.of(hold.account, hold.currency)
-            funds.held += hold.amount_pico
-            self.dirty.add(funds)
-        self.open[hold.id] = entry = Entry(seq, hold, True, answer)
+        self.open[hold.id] = entry = Entry(seq, hold, True, money, units, spent, credit, answer)
+        if money or units:
+            self._set_aside(entry, 1)
         return entry
 
     def undo_hold(self, entry: Entry) -> None:
         """Forget a hold that has no resolution (or none any more)."""
         del self.open[entry.hold.id]
         self.holds -= 1
-        if entry.hold.amount_pico:
-            funds = self.of(entry.hold.account, entry.hold.currency)
-            funds.held -= entry.hold.amount_pico
-            self.dirty.add(funds)
+        if entry.money_pico or entry.units:
+            self._set_aside(entry, -1)
 
     def resolve(self, entry: Entry, resolution: Resolution) -> None:
         usage = resolution.usage
-        if (usage.prompt_miss | usage.prompt_hit | usage.completion | usage.reasoning) >> _TOKEN_BITS:
+        if (usage.prompt_miss | usage.prompt_hit | usage.completion | usage.reasoning | usage.searches) >> _TOKEN_BITS:
             resolution = _void(resolution)
-        if entry.hold.amount_pico or resolution.owed_pico or resolution.cost_pico or resolution.earlier:
+        if entry.money_pico or entry.units or resolution.owed_pico or resolution.cost_pico or resolution.earlier:
             resolution = self._move(entry, resolution)
         entry.resolution = resolution
         self._count(resolution, 1)
 
     def undo_resolution(self, entry: Entry) -> None:
         """Forget a resolution that was not written: the hold is open again."""
-        resolution, hold = entry.resolution, entry.hold
+        resolution = entry.resolution
         assert resolution is not None
         self._count(resolution, -1)
-        funds = self.of(hold.account, hold.currency)
-        funds.held += hold.amount_pico
-        for transfer in entry.transfers:
-            if transfer.debit == entries.client(hold.account, "granted"):
-                funds.granted += transfer.amount_pico
-            elif transfer.debit == entries.client(hold.account, "topped_up"):
-                funds.topped_up += transfer.amount_pico
-        self.dirty.add(funds)
-        entry.resolution, entry.transfers = None, ()
+        self._take(entry, -1)
+        if entry.money_pico or entry.units:
+            self._set_aside(entry, 1)
+        entry.resolution, entry.transfers, entry.drawn = None, (), _UNDRAWN
 
     def deposit(self, deposit: Deposit, sign: int = 1) -> None:
         """Add a deposit, or with -1 take it back."""
-        funds = self.of(deposit.account, deposit.currency)
+        found = self.of(deposit.account, deposit.currency)
         if deposit.fund == "granted":
-            funds.granted += sign * deposit.amount_pico
+            found.granted += sign * deposit.amount_pico
         else:
-            funds.topped_up += sign * deposit.amount_pico
-        self.dirty.add(funds)
+            found.topped_up += sign * deposit.amount_pico
+        self.dirty.funds.add(found)
+
+    def settle(self, owing: Funds, amount_pico: int) -> None:
+        """Take what was used on credit from what was topped up; with a negative amount take that back."""
+        owing.post_paid += amount_pico
+        owing.topped_up -= amount_pico
+        self.dirty.funds.add(owing)
 
     def snapshot(self, commit: int) -> tuple[int, ...]:
         """The values of TOTALS. Open holds are in the order of their numbers, so the first is the oldest."""
-        kinds = self.kinds
         first_open = next(iter(self.open.values())).seq if self.open else self.seq + 1
-        return (
-            commit,
-            self.seq,
-            first_open,
-            self.holds,
-            kinds["posted"],
-            kinds["voided"],
-            kinds["expired"],
-            kinds["recovered"],
-            *self.tokens,
-        )
+        return (commit, self.seq, first_open, self.holds, *(self.kinds[kind] for kind in _KINDS), *self.tokens)
+
+    def _within(self, hold: Hold, limits: Limits, money: int) -> tuple[tuple[str, int], ...] | None:
+        """The spans of a key's limits that this hold counts in; None where one would be exceeded."""
+        found = []
+        for span, most, start in (
+            ("day", limits.day_pico, spans.day_of),
+            ("month", limits.month_pico, spans.month_of),
+        ):
+            if most is None:
+                continue
+            begun = start(hold.created_at)
+            spent = self._spent(hold, span, begun)
+            if spent.spent + spent.held + money > most:
+                return None
+            found.append((span, begun))
+        return tuple(found)
+
+    def _spent(self, hold: Hold, span: str, start: int) -> Spent:
+        place = (hold.key, hold.currency, span, start)
+        found = self.spent.get(place)
+        if found is None:
+            for before in [at for at in self.spent if at[:3] == place[:3] and not self.spent[at].held]:
+                del self.spent[before]
+            self.spent[place] = found = Spent(hold.key, hold.currency, span, start)
+        return found
+
+    def _set_aside(self, entry: Entry, sign: int) -> None:
+        """Count what a hold sets aside, or with -1 no longer."""
+        hold, dirty = entry.hold, self.dirty
+        if entry.money_pico:
+            found = self.of(hold.account, hold.currency)
+            found.held += sign * entry.money_pico
+            dirty.funds.add(found)
+            for span, start in entry.spans:
+                spent = self._spent(hold, span, start)
+                spent.held += sign * entry.money_pico
+                dirty.spent.add(spent)
+        for pack, units in entry.units:
+            holding = self._packs[pack]
+            holding.held += sign * units
+            dirty.holdings.add(holding)
+
+    def _take(self, entry: Entry, sign: int) -> None:
+        """Take what was drawn from where it was, or with -1 put it back."""
+        hold, drawn, dirty = entry.hold, entry.drawn, self.dirty
+        if drawn is _UNDRAWN:
+            return
+        found = self.of(hold.account, hold.currency)
+        money, fee = drawn.money, drawn.fee
+        found.granted -= sign * (money[0] + fee[0])
+        found.topped_up -= sign * (money[1] + fee[1])
+        found.post_paid -= sign * (money[2] + fee[2])
+        dirty.funds.add(found)
+        for span, start in entry.spans:
+            spent = self._spent(hold, span, start)
+            spent.spent += sign * (sum(money) + sum(fee))
+            dirty.spent.add(spent)
+        for pack, units in drawn.units:
+            holding = self._packs[pack]
+            holding.used += sign * units
+            dirty.holdings.add(holding)
 
     def _move(self, entry: Entry, resolution: Resolution) -> Resolution:
         """Release what was held and move what is owed; gives the resolution as it is to be booked."""
@@ -175,25 +283,51 @@ class Tally:
             resolution = _void(resolution)
         elif resolution.owed_pico and not entries.charges(resolution.kind):
             resolution = replace(resolution, owed_pico=0)
-        funds = self.of(hold.account, hold.currency)
-        if funds.topped_up - resolution.owed_pico < -entries.BALANCE_PICO_MAX:
-            resolution = _void(resolution)
-        drawn = entries.draw(resolution.owed_pico, funds.granted)
-        funds.granted -= drawn[0]
-        funds.topped_up -= drawn[1]
-        funds.held -= hold.amount_pico
-        self.dirty.add(funds)
-        cost_currency = resolution.cost_currency or hold.currency
-        entry.transfers = entries.legs(
-            hold.account, drawn, hold.currency, resolution.host, resolution.cost_pico, cost_currency
-        )
-        if resolution.earlier:
-            entry.transfers += tuple(
-                entries.cost_leg(at, cost.host, cost.amount_pico, cost.currency or hold.currency)
-                for at, cost in enumerate(resolution.earlier)
-                if cost.amount_pico
-            )
+        if entry.money_pico or entry.units:
+            self._set_aside(entry, -1)
+        transfers: list[Transfer] = []
+        if entry.units or resolution.owed_pico:
+            resolution = self._charge(entry, resolution, transfers)
+        if resolution.cost_pico:
+            currency = resolution.cost_currency or hold.currency
+            transfers.append(entries.owed(resolution.host, resolution.cost_pico, currency))
+        for at, cost in enumerate(resolution.earlier):
+            if cost.amount_pico:
+                currency = cost.currency or hold.currency
+                transfers.append(entries.cost_leg(at, cost.host, cost.amount_pico, currency))
+        entry.transfers = tuple(transfers)
         return resolution
+
+    def _charge(self, entry: Entry, resolution: Resolution, transfers: list[Transfer]) -> Resolution:
+        """Draw what is owed: units of the packs that were set aside, then money, fees for searches by themselves."""
+        hold, usage, price = entry.hold, resolution.usage, resolution.price or _FREE
+        owed = resolution.owed_pico
+        fee = min(usage.searches * price.searches, owed)
+        units: Units = ()
+        if entry.units and entries.charges(resolution.kind):
+            calls = frozenset(pack for pack, _ in entry.units if self._packs[pack].pack.unit == "calls")
+            units, tokens, searches = funds.split(entry.units, calls, usage)
+            for_tokens, for_searches = funds.worth(usage, price, tokens, searches)
+            owed = max(owed - for_tokens - for_searches, 0)
+            fee = min(fee - for_searches, owed)
+        found = self.of(hold.account, hold.currency)
+        if found.topped_up + found.post_paid - owed < -entries.BALANCE_PICO_MAX:
+            return self._charge(entry, _void(resolution), transfers)
+        money = funds.draw(owed - fee, found, entry.credit)
+        entry.drawn = Drawn(money, entries.NOTHING, units)
+        self._take(entry, 1)
+        transfers += entries.paid(hold.account, money, hold.currency)
+        if fee:
+            # Drawn after the tokens, from what they left.
+            paid = funds.draw(fee, found, entry.credit)
+            entry.drawn = Drawn(entries.NOTHING, paid)
+            self._take(entry, 1)
+            entry.drawn = Drawn(money, paid, units)
+            transfers += entries.paid(hold.account, paid, hold.currency, fee=True)
+        transfers += (
+            entries.unpacked(at, pack, some, self._packs[pack].pack.unit) for at, (pack, some) in enumerate(units)
+        )
+        return resolution if owed == resolution.owed_pico else replace(resolution, owed_pico=owed)
 
     def _count(self, resolution: Resolution, sign: int) -> None:
         self.kinds[resolution.kind] += sign
@@ -202,6 +336,7 @@ class Tally:
         tokens[1] += sign * usage.prompt_hit
         tokens[2] += sign * usage.completion
         tokens[3] += sign * usage.reasoning
+        tokens[4] += sign * usage.searches
 
 
 def _void(resolution: Resolution) -> Resolution:

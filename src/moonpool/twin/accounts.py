@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from moonpool.errors import Problem
-from moonpool.ledger.estimate import estimate
+from moonpool.ledger.estimate import question
 from moonpool.ledger.money import UNIT_PICO
 from moonpool.twin.providers import Provider
 from moonpool.words import Headers, Usage
@@ -93,7 +93,7 @@ class Accounts:
         total, hit, fresh = 0, 0, []
         for message in whole:
             raw = msgspec.json.encode(message)
-            total += estimate(raw, 0, 0, 0).prompt_miss
+            total += question(raw)
             digest.update(raw)
             unit = digest.digest()
             if unit in self._cached:

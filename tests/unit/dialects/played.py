@@ -107,6 +107,8 @@ def plain(events: list[Event], problem: Problem | None) -> list[Any]:
     for event in events:
         if type(event) is not Failed:
             members = msgspec.json.decode(msgspec.json.encode(event))
+            if type(event) is Metered and not event.usage.searches:
+                del members["usage"]["searches"]
             quiet = {
                 field.name: field.default
                 for field in msgspec.structs.fields(type(event))

@@ -12,33 +12,47 @@ from moonpool.ledger.entries import Transfer
 _AMOUNTS = st.integers(0, entries.AMOUNT_PICO_MAX)
 
 
-@given(owed=_AMOUNTS, granted=st.integers(-100, entries.AMOUNT_PICO_MAX))
-def test_draw(owed: int, granted: int) -> None:
-    """Everything owed is drawn, granted money first and never below zero."""
-    from_granted, from_topped_up = entries.draw(owed, granted)
-    assert from_granted + from_topped_up == owed
-    assert from_granted == max(0, min(owed, granted))
-    assert from_topped_up >= 0
-
-
-# (granted, topped up, cost) -> the transfers of a resolution
-_LEGS = {
-    (0, 0, 0): (),
-    (0, 7, 0): (Transfer(1, "client:acme:topped_up", "revenue", 7, "CNY"),),
-    (5, 7, 3): (
+# (granted, topped up, on credit) -> the transfers of what a client pays
+_PAID = {
+    (0, 0, 0): [],
+    (0, 7, 0): [Transfer(1, "client:acme:topped_up", "revenue", 7, "CNY")],
+    (5, 7, 2): [
         Transfer(0, "client:acme:granted", "revenue", 5, "CNY"),
         Transfer(1, "client:acme:topped_up", "revenue", 7, "CNY"),
-        Transfer(2, "cost", "host:there", 3, "USD"),
-    ),
-    (0, 0, 3): (Transfer(2, "cost", "host:there", 3, "USD"),),
+        Transfer(1000, "client:acme:post_paid", "revenue", 2, "CNY"),
+    ],
 }
 
 
-@pytest.mark.parametrize("amounts", _LEGS)
-def test_legs(amounts: tuple[int, int, int]) -> None:
-    """What the client owes goes to revenue, what we owe goes from cost to the host; nothing moves nothing."""
-    granted, topped_up, cost = amounts
-    assert entries.legs("acme", (granted, topped_up), "CNY", "there", cost, "USD") == _LEGS[amounts]
+@pytest.mark.parametrize("drawn", _PAID)
+def test_what_a_client_pays(drawn: tuple[int, int, int]) -> None:
+    """What the client owes goes to revenue, from each fund by itself; nothing moves nothing."""
+    assert entries.paid("acme", drawn, "CNY") == _PAID[drawn]
+
+
+def test_fees() -> None:
+    """What searches cost goes where it can be told apart, and no leg of it has a number that an answer's has."""
+    fees = entries.paid("acme", (1, 2, 3), "CNY", fee=True)
+    assert [fee.credit for fee in fees] == ["fees"] * 3
+    assert not {fee.leg for fee in fees} & {leg.leg for leg in entries.paid("acme", (1, 2, 3), "CNY")}
+
+
+def test_costs() -> None:
+    """What we owe goes from cost to the host, each dispatch by itself."""
+    assert entries.owed("there", 3, "USD") == Transfer(2, "cost", "host:there", 3, "USD")
+    assert entries.cost_leg(0, "here", 4, "CNY") == Transfer(3, "cost", "host:here", 4, "CNY")
+
+
+def test_packs() -> None:
+    """Units come from packs and go where they are used, in a currency of their own."""
+    assert entries.packed("p", 9, "tokens") == Transfer(0, "packs", "pack:p", 9, "tokens")
+    assert entries.unpacked(1, "p", 4, "tokens") == Transfer(2001, "pack:p", "used", 4, "tokens")
+
+
+def test_settlements() -> None:
+    """What was used on credit is taken from what was topped up."""
+    moved = Transfer(0, "client:acme:topped_up", "client:acme:post_paid", 4, "CNY")
+    assert entries.settled("acme", 4, "CNY") == moved
 
 
 def test_deposits() -> None:
@@ -65,23 +79,10 @@ def test_balances() -> None:
     assert found == {("a", "CNY"): -5, ("b", "CNY"): 3, ("c", "CNY"): 2}
 
 
-@pytest.mark.parametrize(
-    ("available", "amount", "post_paid", "answer"),
-    [
-        (10, 10, False, True),
-        (10, 11, False, False),
-        (0, 0, False, True),
-        (-1, 0, False, False),
-        (-1, 0, True, True),
-        (0, 99, True, True),
-    ],
-)
-def test_covers(available: int, amount: int, post_paid: bool, answer: bool) -> None:
-    """A hold needs its amount; arrears cover nothing; post-paid accounts may owe."""
-    assert entries.covers(available, amount, post_paid) is answer
-
-
 def test_what_can_be_booked() -> None:
-    """Amounts from nothing to the bound; only a post is charged for."""
+    """Amounts from nothing to the bound; what was posted or recovered is charged for."""
     assert [entries.bookable(each) for each in (-1, 0, 10**17, 10**17 + 1)] == [False, True, True, False]
-    assert [kind for kind in ("posted", "voided", "expired", "recovered") if entries.charges(kind)] == ["posted"]
+    assert [kind for kind in ("posted", "voided", "expired", "recovered") if entries.charges(kind)] == [
+        "posted",
+        "recovered",
+    ]

@@ -46,6 +46,8 @@ def responses(scenario: str) -> Iterator[tuple[int, bytes]]:
 
 def plain(event: Event) -> list[Any]:
     about = {"code": event.problem.code} if isinstance(event, Failed) else msgspec.to_builtins(event)
+    if isinstance(event, Metered) and not event.usage.searches:
+        del about["usage"]["searches"]
     return [type(event).__name__, about]
 
 

@@ -108,7 +108,7 @@ async def _value(later: Any) -> Any:
 
 
 def test_what_is_free_moves_nothing(tmp_path: Path) -> None:
-    """A request without amounts writes its two rows and the totals: no transfer, no balance."""
+    """A request without amounts writes its two rows, the sums and the totals: no transfer, no balance."""
 
     async def walk() -> None:
         disk = Disk()
@@ -119,6 +119,7 @@ def test_what_is_free_moves_nothing(tmp_path: Path) -> None:
         assert {text.split(" SET")[0] for text in written} == {
             "INSERT INTO holds",
             "INSERT INTO resolutions",
+            "INSERT INTO usage",
             "UPDATE totals",
         }
         await store.stop()

@@ -99,7 +99,7 @@ def _records() -> None:
     op.create_table(
         "reservations",
         Column("seq", _INTEGER, primary_key=True, autoincrement=False),
-        Column("pack", Text, primary_key=True),
+        Column("what", Text, primary_key=True),
         Column("units", _INTEGER, nullable=False),
         sqlite_with_rowid=False,
     )
@@ -137,6 +137,7 @@ def _records() -> None:
         Column("owed_pico", _INTEGER, nullable=False),
         Column("cost_pico", _INTEGER, nullable=False),
         Column("cost_currency", Text, nullable=False),
+        Column("price", JSON, nullable=False),
         Column("at", Float, nullable=False),
     )
 

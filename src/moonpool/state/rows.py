@@ -1,0 +1,188 @@
+"""What the books write, as rows of values in the order of the columns in tables_books.py; flat, as drivers bind them.
+
+Pure. Both databases write these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from moonpool.ledger import spans
+from moonpool.ledger.entries import Transfer
+from moonpool.state.base import Hold, Progress, Resolution
+from moonpool.state.tally import Changed, Entry
+from moonpool.words import Price, Usage
+
+DAY = "day"
+HOUR = "hour"
+_NOTHING = Usage()
+
+
+def holds(entries: Iterable[Entry], node: int, reservations: list[Any]) -> list[Any]:
+    """Rows of `holds`; those of `reservations` are added to the list given."""
+    rows: list[Any] = []
+    for entry in entries:
+        hold = entry.hold
+        rows += (
+            entry.seq,
+            hold.id,
+            hold.account,
+            hold.key,
+            hold.model,
+            hold.host,
+            entry.money_pico,
+            hold.currency,
+            hold.created_at,
+            hold.expires_at,
+            node,
+        )
+        for pack, units in entry.units:
+            reservations += (entry.seq, f"pack:{pack}", units)
+        for span, start in entry.spans:
+            reservations += (entry.seq, f"{span}:{start}", entry.money_pico)
+    return rows
+
+
+def resolutions(entries: Iterable[Entry], transfers: list[Any]) -> list[Any]:
+    """Rows of `resolutions`; those of `transfers` are added to the list given."""
+    rows: list[Any] = []
+    for entry in entries:
+        resolution: Any = entry.resolution
+        usage = resolution.usage
+        rows += (
+            entry.seq,
+            resolution.kind,
+            usage.prompt_miss,
+            usage.prompt_hit,
+            usage.completion,
+            usage.reasoning,
+            usage.estimated,
+            resolution.owed_pico,
+            resolution.cost_pico,
+            resolution.host,
+            resolution.cause,
+            resolution.attempts,
+            resolution.resolved_at,
+            usage.searches,
+            "" if resolution.price is None else resolution.price.version,
+        )
+        for each in entry.transfers:
+            transfers += transfer(entry.seq, each)
+    return rows
+
+
+def transfer(seq: int, moved: Transfer) -> tuple[Any, ...]:
+    return seq, moved.leg, moved.debit, moved.credit, moved.amount_pico, moved.currency
+
+
+def usage(entries: Iterable[Entry]) -> list[Any]:
+    """Rows of `usage` to be added to what is there: for each hour and day one for each key, model and host."""
+    sums: dict[tuple[Any, ...], list[int]] = {}
+    for entry in entries:
+        hold, resolution = entry.hold, entry.resolution
+        assert resolution is not None
+        used = resolution.usage
+        cost_currency = resolution.cost_currency or hold.currency
+        place = (hold.account, hold.key, hold.model, resolution.host, hold.currency, cost_currency)
+        units = sum(some for _, some in entry.drawn.units) if entry.drawn.units else 0
+        values = (
+            1,
+            resolution.kind == "posted",
+            used.estimated,
+            used.prompt_miss,
+            used.prompt_hit,
+            used.completion,
+            used.reasoning,
+            used.searches,
+            units,
+            resolution.owed_pico,
+            resolution.cost_pico,
+        )
+        hour = spans.hour_of(resolution.resolved_at)
+        _add(sums, (hour, *place), values)
+        for cost in resolution.earlier:
+            place = (*place[:3], cost.host, hold.currency, cost.currency or hold.currency)
+            _add(sums, (hour, *place), (0,) * (len(values) - 1) + (cost.amount_pico,))
+    rows: list[Any] = []
+    days: dict[tuple[Any, ...], list[int]] = {}
+    for (hour, *rest), counts in sums.items():
+        rows += (HOUR, hour, *rest, *counts)
+        _add(days, (spans.day_of(hour), *rest), counts)
+    for place, counts in days.items():
+        rows += (DAY, *place, *counts)
+    return rows
+
+
+def _add(sums: dict[tuple[Any, ...], list[int]], place: tuple[Any, ...], values: Iterable[int]) -> None:
+    found = sums.get(place)
+    sums[place] = list(values) if found is None else [a + b for a, b in zip(found, values, strict=True)]
+
+
+def progress(known: Iterable[tuple[int, Progress]]) -> list[Any]:
+    """Rows of `progress`, of (number of the hold, how far it has come)."""
+    rows: list[Any] = []
+    for seq, each in known:
+        used = each.usage
+        rows += (
+            seq,
+            each.host,
+            used.prompt_miss,
+            used.prompt_hit,
+            used.completion,
+            used.reasoning,
+            each.owed_pico,
+            each.cost_pico,
+            each.cost_currency,
+            msgspec.json.encode(each.price).decode(),
+            each.at,
+        )
+    return rows
+
+
+def derived(dirty: Changed) -> tuple[list[Any], list[Any], list[Any]]:
+    """Rows of `balances`, `pack_balances` and `spent` as they are now."""
+    balances: list[Any] = []
+    for funds in dirty.funds:
+        balances += (
+            funds.account,
+            funds.currency,
+            funds.granted,
+            funds.topped_up,
+            funds.held,
+            funds.post_paid,
+        )
+    packs: list[Any] = []
+    for holding in dirty.holdings:
+        packs += (holding.pack.id, holding.used, holding.held)
+    spent: list[Any] = []
+    for each in dirty.spent:
+        spent += (each.key, each.currency, each.span, each.start, each.spent, each.held)
+    return balances, packs, spent
+
+
+def recovered(hold: Hold, known: Progress | None, kind: Any, now: float) -> Resolution:
+    """How the hold of a process that is gone ends: with what it was last known to have come to, or with nothing."""
+    if known is None:
+        return Resolution(hold.id, kind, _NOTHING, 0, 0, hold.host, kind, 0, now)
+    return Resolution(
+        hold.id,
+        "recovered",
+        known.usage,
+        known.owed_pico,
+        known.cost_pico,
+        known.host,
+        kind,
+        1,
+        now,
+        known.cost_currency,
+        (),
+        known.price,
+    )
+
+
+def price_of(text: str | dict[str, Any]) -> Price:
+    """The price in a row of `progress`, as its driver gives it."""
+    return msgspec.json.decode(text, type=Price) if isinstance(text, str) else msgspec.convert(text, Price)
