@@ -269,7 +269,7 @@ async def _counts(store: Any, name: str) -> str:
     """USED/HELD of a pack, or of the first day of the key, as the database has it."""
     packs, spent = tables.pack_balances, tables.spent
     if name == "day":
-        wanted = select(spent.c.spent_pico, spent.c.held_pico).where(spent.c.span == "day", spent.c.start < 80000)
+        wanted = select(spent.c.spent_pico, spent.c.held_pico).where(spent.c.span == "day", spent.c.start < 0)
     else:
         wanted = select(packs.c.used, packs.c.held).where(packs.c.pack == name)
 
