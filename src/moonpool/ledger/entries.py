@@ -88,11 +88,11 @@ def charges(kind: str) -> bool:
 def paid(account: str, drawn: Drawn, currency: str, *, fee: bool = False) -> list[Transfer]:
     """The transfers of what a client pays for an answer, or as a fee."""
     to, numbers = (FEES, _FEE_LEGS) if fee else (REVENUE, _REVENUE_LEGS)
-    return [
-        Transfer(number, client(account, fund), to, amount, currency)
-        for number, fund, amount in zip(numbers, _FUNDS, drawn, strict=True)
-        if amount
-    ]
+    found = []
+    for at, amount in enumerate(drawn):
+        if amount:
+            found.append(Transfer(numbers[at], f"client:{account}:{_FUNDS[at]}", to, amount, currency))
+    return found
 
 
 def unpacked(at: int, pack_id: str, units: int, unit: str) -> Transfer:

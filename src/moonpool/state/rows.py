@@ -18,6 +18,7 @@ from moonpool.words import Price, Usage
 
 DAY = "day"
 HOUR = "hour"
+_SUMS = 11
 _NOTHING = Usage()
 
 
@@ -82,43 +83,45 @@ def usage(entries: Iterable[Entry]) -> list[Any]:
     """Rows of `usage` to be added to what is there: for each hour and day one for each key, model and host."""
     sums: dict[tuple[Any, ...], list[int]] = {}
     for entry in entries:
-        hold, resolution = entry.hold, entry.resolution
-        assert resolution is not None
+        hold = entry.hold
+        resolution: Any = entry.resolution
         used = resolution.usage
-        cost_currency = resolution.cost_currency or hold.currency
-        place = (hold.account, hold.key, hold.model, resolution.host, hold.currency, cost_currency)
-        units = sum(some for _, some in entry.drawn.units) if entry.drawn.units else 0
-        values = (
-            1,
-            resolution.kind == "posted",
-            used.estimated,
-            used.prompt_miss,
-            used.prompt_hit,
-            used.completion,
-            used.reasoning,
-            used.searches,
-            units,
-            resolution.owed_pico,
-            resolution.cost_pico,
-        )
-        hour = spans.hour_of(resolution.resolved_at)
-        _add(sums, (hour, *place), values)
+        hour = int(resolution.resolved_at // spans.HOUR_S)
+        currency = hold.currency
+        cost_currency = resolution.cost_currency or currency
+        place = (hour, hold.account, hold.key, hold.model, resolution.host, currency, cost_currency)
+        found = sums.get(place)
+        if found is None:
+            sums[place] = found = [0] * _SUMS
+        # One by one: this runs for every request.
+        found[0] += 1
+        if resolution.kind == "posted":
+            found[1] += 1
+        if used.estimated:
+            found[2] += 1
+        found[3] += used.prompt_miss
+        found[4] += used.prompt_hit
+        found[5] += used.completion
+        found[6] += used.reasoning
+        found[7] += used.searches
+        if entry.drawn.units:
+            found[8] += sum(some for _, some in entry.drawn.units)
+        found[9] += resolution.owed_pico
+        found[10] += resolution.cost_pico
         for cost in resolution.earlier:
-            place = (*place[:3], cost.host, hold.currency, cost.currency or hold.currency)
-            _add(sums, (hour, *place), (0,) * (len(values) - 1) + (cost.amount_pico,))
+            place = (*place[:4], cost.host, currency, cost.currency or currency)
+            sums.setdefault(place, [0] * _SUMS)[10] += cost.amount_pico
     rows: list[Any] = []
     days: dict[tuple[Any, ...], list[int]] = {}
     for (hour, *rest), counts in sums.items():
-        rows += (HOUR, hour, *rest, *counts)
-        _add(days, (spans.day_of(hour), *rest), counts)
+        start = hour * spans.HOUR_S
+        rows += (HOUR, start, *rest, *counts)
+        place = (spans.day_of(start), *rest)
+        before = days.get(place)
+        days[place] = counts if before is None else [a + b for a, b in zip(before, counts, strict=True)]
     for place, counts in days.items():
         rows += (DAY, *place, *counts)
     return rows
-
-
-def _add(sums: dict[tuple[Any, ...], list[int]], place: tuple[Any, ...], values: Iterable[int]) -> None:
-    found = sums.get(place)
-    sums[place] = list(values) if found is None else [a + b for a, b in zip(found, values, strict=True)]
 
 
 def progress(known: Iterable[tuple[int, Progress]]) -> list[Any]:

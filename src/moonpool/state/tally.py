@@ -187,7 +187,8 @@ class Tally:
         resolution = entry.resolution
         assert resolution is not None
         self._count(resolution, -1)
-        self._take(entry, -1)
+        if entry.drawn is not _UNDRAWN:
+            self._take(entry, self.of(entry.hold.account, entry.hold.currency), entry.drawn, -1)
         if entry.money_pico or entry.units:
             self._set_aside(entry, 1)
         entry.resolution, entry.transfers, entry.drawn = None, (), _UNDRAWN
@@ -239,39 +240,39 @@ class Tally:
 
     def _set_aside(self, entry: Entry, sign: int) -> None:
         """Count what a hold sets aside, or with -1 no longer."""
-        hold, dirty = entry.hold, self.dirty
-        if entry.money_pico:
+        hold, money = entry.hold, entry.money_pico
+        if money:
             found = self.of(hold.account, hold.currency)
-            found.held += sign * entry.money_pico
-            dirty.funds.add(found)
+            found.held += sign * money
+            self.dirty.funds.add(found)
+        if entry.spans:
             for span, start in entry.spans:
                 spent = self._spent(hold, span, start)
-                spent.held += sign * entry.money_pico
-                dirty.spent.add(spent)
-        for pack, units in entry.units:
-            holding = self._packs[pack]
-            holding.held += sign * units
-            dirty.holdings.add(holding)
+                spent.held += sign * money
+                self.dirty.spent.add(spent)
+        if entry.units:
+            for pack, units in entry.units:
+                holding = self._packs[pack]
+                holding.held += sign * units
+                self.dirty.holdings.add(holding)
 
-    def _take(self, entry: Entry, sign: int) -> None:
-        """Take what was drawn from where it was, or with -1 put it back."""
-        hold, drawn, dirty = entry.hold, entry.drawn, self.dirty
-        if drawn is _UNDRAWN:
-            return
-        found = self.of(hold.account, hold.currency)
+    def _take(self, entry: Entry, found: Funds, drawn: Drawn, sign: int) -> None:
+        """Take from where it is what was drawn, or with -1 put it back."""
         money, fee = drawn.money, drawn.fee
         found.granted -= sign * (money[0] + fee[0])
         found.topped_up -= sign * (money[1] + fee[1])
         found.post_paid -= sign * (money[2] + fee[2])
-        dirty.funds.add(found)
-        for span, start in entry.spans:
-            spent = self._spent(hold, span, start)
-            spent.spent += sign * (sum(money) + sum(fee))
-            dirty.spent.add(spent)
-        for pack, units in drawn.units:
-            holding = self._packs[pack]
-            holding.used += sign * units
-            dirty.holdings.add(holding)
+        self.dirty.funds.add(found)
+        if entry.spans:
+            for span, start in entry.spans:
+                spent = self._spent(entry.hold, span, start)
+                spent.spent += sign * (sum(money) + sum(fee))
+                self.dirty.spent.add(spent)
+        if drawn.units:
+            for pack, units in drawn.units:
+                holding = self._packs[pack]
+                holding.used += sign * units
+                self.dirty.holdings.add(holding)
 
     def _move(self, entry: Entry, resolution: Resolution) -> Resolution:
         """Release what was held and move what is owed; gives the resolution as it is to be booked."""
@@ -286,7 +287,7 @@ class Tally:
         if entry.money_pico or entry.units:
             self._set_aside(entry, -1)
         transfers: list[Transfer] = []
-        if entry.units or resolution.owed_pico:
+        if resolution.owed_pico or entry.units:
             resolution = self._charge(entry, resolution, transfers)
         if resolution.cost_pico:
             currency = resolution.cost_currency or hold.currency
@@ -300,33 +301,33 @@ class Tally:
 
     def _charge(self, entry: Entry, resolution: Resolution, transfers: list[Transfer]) -> Resolution:
         """Draw what is owed: units of the packs that were set aside, then money, fees for searches by themselves."""
-        hold, usage, price = entry.hold, resolution.usage, resolution.price or _FREE
-        owed = resolution.owed_pico
-        fee = min(usage.searches * price.searches, owed)
+        hold, usage = entry.hold, resolution.usage
+        owed, fee = resolution.owed_pico, 0
         units: Units = ()
+        price = resolution.price or _FREE
+        if usage.searches:
+            fee = min(usage.searches * price.searches, owed)
         if entry.units and entries.charges(resolution.kind):
             calls = frozenset(pack for pack, _ in entry.units if self._packs[pack].pack.unit == "calls")
             units, tokens, searches = funds.split(entry.units, calls, usage)
             for_tokens, for_searches = funds.worth(usage, price, tokens, searches)
             owed = max(owed - for_tokens - for_searches, 0)
-            fee = min(fee - for_searches, owed)
+            fee = min(max(fee - for_searches, 0), owed)
         found = self.of(hold.account, hold.currency)
         if found.topped_up + found.post_paid - owed < -entries.BALANCE_PICO_MAX:
             return self._charge(entry, _void(resolution), transfers)
         money = funds.draw(owed - fee, found, entry.credit)
-        entry.drawn = Drawn(money, entries.NOTHING, units)
-        self._take(entry, 1)
+        entry.drawn = drawn = Drawn(money, entries.NOTHING, units)
+        self._take(entry, found, drawn, 1)
         transfers += entries.paid(hold.account, money, hold.currency)
         if fee:
             # Drawn after the tokens, from what they left.
             paid = funds.draw(fee, found, entry.credit)
-            entry.drawn = Drawn(entries.NOTHING, paid)
-            self._take(entry, 1)
+            self._take(entry, found, Drawn(fee=paid), 1)
             entry.drawn = Drawn(money, paid, units)
             transfers += entries.paid(hold.account, paid, hold.currency, fee=True)
-        transfers += (
-            entries.unpacked(at, pack, some, self._packs[pack].pack.unit) for at, (pack, some) in enumerate(units)
-        )
+        for at, (pack, some) in enumerate(units):
+            transfers.append(entries.unpacked(at, pack, some, self._packs[pack].pack.unit))
         return resolution if owed == resolution.owed_pico else replace(resolution, owed_pico=owed)
 
     def _count(self, resolution: Resolution, sign: int) -> None:
