@@ -75,6 +75,10 @@ class Streams(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["finish", "chunk"],
         _of("Where a stream says its usage: on the chunk that finishes, or on a chunk of its own after it."),
     ] = "finish"
+    drain_s: Annotated[
+        int,
+        _of("Seconds a host is read on when a stream's client left, for its exact usage; 0: it is cut at once.", ge=0),
+    ] = 0
     continuation: Annotated[
         Literal["same", "on", "off"],
         _of("Whether a stream that breaks off goes on at a host with prefix completion: the same model, any, never."),

@@ -110,6 +110,52 @@ def test_hanging_up_after_the_usage_came_pays_the_hosts_word(tmp_path: Path) -> 
     assert (only(path).kind, only(path).completion, only(path).estimated) == ("posted", 3, False)
 
 
+def test_a_host_that_is_read_on_says_the_exact_usage(tmp_path: Path) -> None:
+    """Case 1, with `streams.drain_s`: the client leaves, the host is read on, its word is booked; nothing reaches the
+    client's connection any more, and the request counts as one whose client left."""
+    left = asyncio.Event()
+
+    async def act(here: Stage) -> None:
+        client = await here.open()
+        await client.until(b"word", 2)
+        client.reset()
+        await until(lambda: all(reply.over for reply in here.app.platform.active))
+        here.beat()
+        left.set()
+        await here.quiet()
+
+    steps = [*streamed(ROLE, *words(2), end=False), gate(left), *[chunk(each) for each in (*words(3), last(), DONE)]]
+    _, path = play(tmp_path, lambda _: steps, act=act, streams=Streams(drain_s=3))
+    found = only(path)
+    assert (found.kind, found.cause, found.estimated) == ("posted", "caller.gone", False)
+    assert found.completion == USAGE["completion_tokens"]
+
+
+def test_a_host_is_read_on_for_so_long_and_no_longer(tmp_path: Path) -> None:
+    """Case 1, with `streams.drain_s`: a host that says no usage in that time is cut, and what the client got before it
+    left is charged, not what was read after it."""
+
+    async def act(here: Stage) -> None:
+        client = await here.open()
+        await client.until(b"word", 2)
+        client.reset()
+        await until(lambda: all(reply.over for reply in here.app.platform.active))
+        left.set()
+        (reply,) = here.app.platform.active
+        await until(lambda: reply.trip is not None and reply.trip.ascii_chars == 7 * len("word0 "))
+        for _ in range(3):
+            here.beat()
+        await here.host.until_open(0)
+        await here.quiet()
+
+    left = asyncio.Event()
+    steps = [*streamed(ROLE, *words(2), end=False), gate(left), *[chunk(each) for each in words(5)], stall]
+    _, path = play(tmp_path, lambda _: steps, act=act, streams=Streams(drain_s=3))
+    found = only(path)
+    assert (found.kind, found.cause, found.estimated) == ("posted", "caller.gone", True)
+    assert found.completion == -(-2 * 6 * 3 // 10)
+
+
 @pytest.mark.parametrize("how", ["reset", "close"])
 def test_hanging_up_during_a_whole_call_cancels_it(tmp_path: Path, how: str) -> None:
     """Cases 2 and 3: nothing was delivered: cancelled within a second, voided."""

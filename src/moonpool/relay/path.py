@@ -71,7 +71,11 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         if call.stream:
             writer = platform.tapes.wrap(writer, arrival, call, account.id)
         reply = Reply(
-            writer, call, {**platform.switches, **key.switches} if key.switches else platform.switches, platform.beat_s
+            writer,
+            call,
+            {**platform.switches, **key.switches} if key.switches else platform.switches,
+            platform.beat_s,
+            platform.settings.streams.drain_s,
         )
         reply.trip = trip
         platform.active.add(reply)
@@ -82,6 +86,8 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         if trip.asked is not None:
             remember(platform, trip, call)
         trip.status, trip.stage = 200, stages.SETTLE
+        if reply.left_s:
+            trip.status, trip.cause = 499, "caller.gone"
     except Problem as problem:
         tell(platform, trip, reply, writer, problem)
     except Exception as error:  # the edge of a request: no fault of ours may leave a client waiting
@@ -233,6 +239,8 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
         reply.over = True
         reply.source = None  # or the two would hold each other until the collector comes
         platform.active.discard(reply)
+        if reply.left_s and not trip.whole:  # read on in vain
+            trip.ascii_chars, trip.wide_chars, trip.reasoning_chars = reply.delivered
     if trip.leased:
         platform.limiter.give(trip.account, trip.arrival.id)
     usage = trip.usage

@@ -40,6 +40,7 @@ class Reply:
     __slots__ = (
         "_adjusted",
         "_beat",
+        "_drain_s",
         "_model",
         "_pending",
         "_quiet",
@@ -47,6 +48,8 @@ class Reply:
         "_receipts",
         "_target",
         "_writer",
+        "delivered",
+        "left_s",
         "opened",
         "over",
         "paused",
@@ -56,8 +59,10 @@ class Reply:
         "trip",
     )
 
-    def __init__(self, writer: Writer, call: Call, switches: Mapping[str, str], beat_s: int) -> None:
-        """`switches`: the key's over the settings' (`keepalive`, `usage`); `beat_s`: seconds of silence, 0 for ever."""
+    def __init__(self, writer: Writer, call: Call, switches: Mapping[str, str], beat_s: int, drain_s: int = 0) -> None:
+        """`switches`: the key's over the settings' (`keepalive`, `usage`); `beat_s`: seconds of silence, 0 for ever;
+        `drain_s`: how long the host of a stream is read on when the client has left. While that lasts `left_s` are the
+        seconds that remain, and `delivered` what the client got: characters (ASCII, others, of reasoning)."""
         self.switches = switches
         self.stream = call.stream
         self._beat = (_BEATS if call.stream else _BLANKS)[switches["keepalive"]]
@@ -69,6 +74,9 @@ class Reply:
         self._target: Target | None = None
         self._pending = b""
         self._writer = writer
+        self._drain_s = drain_s
+        self.left_s = 0
+        self.delivered = (0, 0, 0)
         self.opened = False
         self.over = False
         self.paused = False
@@ -92,11 +100,15 @@ class Reply:
                 return
             self._open()
             data = self._pending + data
+        elif self.over:  # the client has left, and the host is read on
+            return
         self._quiet = 0
         self._writer.write(data)
 
     def finish(self, tail: bytes) -> None:
         """The answer is whole: `tail` is its last bytes (of a stream) or all of them."""
+        if self.over:
+            return
         self.over = True
         if self.opened:
             self._writer.write(tail)
@@ -121,7 +133,14 @@ class Reply:
 
     def beat(self) -> None:
         """Called once a second: after `quiet_max` silent ones the client is told that we are alive."""
-        if not self._beat or not self._quiet_max or self.over:
+        if self.over:
+            if self.left_s > 0 and self.source is not None:
+                if self.left_s == 1:
+                    self.source.gone()
+                else:
+                    self.left_s -= 1
+            return
+        if not self._beat or not self._quiet_max:
             return
         self._quiet += 1
         if self._quiet >= self._quiet_max:
@@ -158,7 +177,14 @@ class Reply:
     def gone(self) -> None:
         if not self.over:
             self.over = True
-            if self.source is not None:
+            if self.source is None:
+                return
+            trip = self.trip
+            if self._drain_s and self.opened and self.stream and trip is not None:
+                self.left_s = self._drain_s
+                self.delivered = trip.ascii_chars, trip.wide_chars, trip.reasoning_chars
+                self.source.resume()  # nothing waits for the client any more
+            else:
                 self.source.gone()
 
     def pause(self) -> None:
