@@ -1,8 +1,9 @@
-"""What an API key looks like, and what we keep of it.
+"""What an API key and a token of a user look like, and what we keep of them.
 
 A key of ours is `sk-mp-`, a public id of 12 base-62 characters, a secret of 43 (256 bits) and a checksum of 6: CRC-32
 of all that stands before it. The checksum tells a mistyped key from a wrong one without a look-up; it protects nothing.
-Kept is only the SHA-256 of the whole text, which needs no slow hash because the secret is random.
+Kept is only the SHA-256 of the whole text, which needs no slow hash because the secret is random. A token, for the
+admin API, is the same with another prefix, so neither can pass for the other.
 
 An operator may declare any other text as a key; such a key has no form, it is known by its digest or not at all.
 """
@@ -17,20 +18,20 @@ from zlib import crc32
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PREFIX: Final = "sk-mp-"
+TOKEN_PREFIX: Final = "mp-op-"
 ID_LENGTH: Final = 12
 SECRET_LENGTH: Final = 43
 CHECKSUM_LENGTH: Final = 6
 
-_LENGTH: Final = len(PREFIX) + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
-_FORM: Final = re.compile(f"{PREFIX}[0-9A-Za-z]{{{_LENGTH - len(PREFIX)}}}")
+_TAIL: Final = re.compile(f"[0-9A-Za-z]{{{ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH}}}")
 _FAIR: Final = 256 - 256 % len(ALPHABET)
 _DECLARED_ROUNDS: Final = 200_000
 
 
-def make(randomness: Callable[[int], bytes]) -> tuple[str, str]:
-    """A new key: (public id, whole text). `randomness(n)` gives n random bytes: os.urandom."""
+def make(randomness: Callable[[int], bytes], prefix: str = PREFIX) -> tuple[str, str]:
+    """A new key, or a token: (public id, whole text). `randomness(n)` gives n random bytes: os.urandom."""
     key_id = _random_text(ID_LENGTH, randomness)
-    body = PREFIX + key_id + _random_text(SECRET_LENGTH, randomness)
+    body = prefix + key_id + _random_text(SECRET_LENGTH, randomness)
     return key_id, body + _checksum(body)
 
 
@@ -39,20 +40,20 @@ def digest(text: str) -> bytes:
     return sha256(text.encode()).digest()
 
 
-def well_formed(text: str) -> bool:
-    """Is this a key that we could have made? Looks at form and checksum only."""
+def well_formed(text: str, prefix: str = PREFIX) -> bool:
+    """Is this a key (or a token) that we could have made? Looks at form and checksum only."""
     return (
-        len(text) == _LENGTH
-        and _FORM.fullmatch(text) is not None
+        text.startswith(prefix)
+        and _TAIL.fullmatch(text, len(prefix)) is not None
         and text[-CHECKSUM_LENGTH:] == _checksum(text[:-CHECKSUM_LENGTH])
     )
 
 
-def public_id(text: str) -> str:
+def public_id(text: str, prefix: str = PREFIX) -> str:
     """The part of a well-formed key that may be shown and logged. Raises ValueError for other texts."""
-    if not well_formed(text):
+    if not well_formed(text, prefix):
         raise ValueError("not a key of ours")
-    return text[len(PREFIX) : len(PREFIX) + ID_LENGTH]
+    return text[len(prefix) : len(prefix) + ID_LENGTH]
 
 
 def declared_id(text: str) -> str:

@@ -6,7 +6,7 @@ caller must look at each; a store that cannot be written raises Problem("platfor
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 from msgspec import Struct
@@ -158,8 +158,21 @@ class Books(Protocol):
         """holds, open, posted, voided, expired, recovered; prompt_miss, prompt_hit, completion, reasoning."""
 
 
+class Revoked(Struct, frozen=True):
+    """From now on nothing is done for this key (its id), or for any key of this account (its id); `why`, if it is not
+    that the key was deleted."""
+
+    key: str = ""
+    account: str = ""
+    why: str | None = None
+
+
 class Keys(Protocol):
-    """API keys and the accounts behind them. Secrets are never stored: `digest` is SHA-256 of the whole key."""
+    """API keys and the accounts behind them. Secrets are never stored: `digest` is SHA-256 of the whole key.
+
+    A key past `limits.expires_at` is still found, and so is, for as long, an old digest of one that was rotated, with
+    the end of that as the key's: whoever finds a key with limits compares (ledger.access).
+    """
 
     def find(self, digest: bytes) -> Awaitable[tuple[Key, Account] | None]: ...
     def create(self, key: Key, digest: bytes) -> Awaitable[None]:
@@ -180,11 +193,16 @@ class Keys(Protocol):
     def save_account(self, account: Account) -> Awaitable[None]:
         """Make it, or change the one with this id. Raises Problem("caller.invalid_value") for a name that is taken."""
 
+    def listen(self, tell: Callable[[Revoked], None]) -> None:
+        """Call `tell` whenever a key is deleted or has ended, or an account is disabled, before that is answered."""
+
     def change(self, key: Key) -> Awaitable[bool]:
-        """Give the key with this id this name, these switches and these limits."""
+        """Give the key with this id this name, these switches and these limits. Raises Problem("caller.invalid_value")
+        for what cannot be a limit, as `create` does."""
 
     def rotate(self, key_id: str, digest: bytes, old_until: float) -> Awaitable[bool]:
-        """From now on the key has this digest; the one it had is good until then (once more rotated: no longer)."""
+        """From now on the key has this digest; the one it had is good until then (once more rotated: no longer), and
+        never again afterwards. Raises Problem("caller.invalid_value") for a digest there is."""
 
     def switch_product(self, account: str, product: str, on: bool, now: float) -> Awaitable[None]:
         """Turn the use of a product on credit on or off. Raises Problem("account.rate") where that was changed less
@@ -291,11 +309,12 @@ class StoreInUse(Problem):
 
 
 class Store(Protocol):
-    """Books, Keys and the Vault, if there is one, over one database. Use it on one event loop, between `start` and
-    `stop`."""
+    """Books, Keys, People and the Vault, if there is one, over one database. Use it on one event loop, between `start`
+    and `stop`."""
 
     books: Books
     keys: Keys
+    people: People
     vault: Vault | None
 
     async def start(self) -> None:

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from moonpool.errors import Problem
-from moonpool.state import keystore, reading
+from moonpool.state import keyrows, people, reading
 from moonpool.state.base import StoreInUse, VaultBounds
 from moonpool.state.books import SqliteBooks
-from moonpool.state.keystore import Known, SqliteKeys
+from moonpool.state.keyrows import Known
+from moonpool.state.keystore import SqliteKeys
+from moonpool.state.people import Everybody, SqlPeople
 from moonpool.state.schema import migrate
 from moonpool.state.sealing import Sealer
 from moonpool.state.thread import Database, WriterThread
@@ -50,6 +52,7 @@ class SqliteStore:
         self._thread = WriterThread(str(path), connection_class)
         self._books = SqliteBooks(self._thread, self._accounts)
         self._keys = SqliteKeys(self._thread, self._accounts, self._clock)
+        self._people = SqlPeople(self._thread, self._accounts)
         self._vault: SqliteVault | None = None
 
     @property
@@ -59,6 +62,10 @@ class SqliteStore:
     @property
     def keys(self) -> SqliteKeys:
         return self._keys
+
+    @property
+    def people(self) -> SqlPeople:
+        return self._people
 
     @property
     def vault(self) -> SqliteVault | None:
@@ -72,7 +79,7 @@ class SqliteStore:
         try:
             self._lock = _lock(self._path)
             await self._thread.start()
-            memory, known = await self._thread.call(self._load)
+            memory, known, everybody = await self._thread.call(self._load)
         except BaseException as error:
             await self._thread.stop()
             self._unlock()
@@ -82,6 +89,7 @@ class SqliteStore:
                 raise Problem("platform.storage", f"{self._path} cannot be opened ({error}).") from error
             raise
         self._keys.start(known)
+        self._people.start(everybody)
         self._books.start(memory)
         if self._vault is not None:
             self._vault.start()
@@ -89,6 +97,7 @@ class SqliteStore:
     async def stop(self) -> None:
         try:
             await self._keys.stop()
+            await self._people.stop()
             await self._books.stop()
         finally:
             try:
@@ -101,18 +110,19 @@ class SqliteStore:
     def trouble(self) -> str | None:
         return self._books.trouble
 
-    def _load(self, database: Database) -> tuple[reading.Memory, Known]:
+    def _load(self, database: Database) -> tuple[reading.Memory, Known, Everybody]:
         with database.engine.connect() as connection:
             migrate(connection)
         with database.engine.begin() as connection:
-            known = keystore.load(connection)
+            known = keyrows.load(connection)
+            everybody = people.load(connection)
             memory = reading.load(connection)
             if self._vault is not None:
                 self._vault.load(connection)
         if not known.accounts:
-            keystore.save_account(DEFAULT_ACCOUNT, self._clock(), database)
+            keyrows.save_account(DEFAULT_ACCOUNT, self._clock(), database)
             known.accounts.append(DEFAULT_ACCOUNT)
-        return memory, known
+        return memory, known, everybody
 
     def _unlock(self) -> None:
         if self._lock is not None:

@@ -18,7 +18,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -106,6 +106,12 @@ class Database:
         with contextlib.suppress(sqlite3.Error):
             self.cursor.close()
             self.connection.close()
+
+
+class Jobs(Protocol):
+    """Does jobs one after another and tells their results in that order."""
+
+    def call(self, work: Callable[[Database], T]) -> Later[T]: ...
 
 
 class WriterThread:

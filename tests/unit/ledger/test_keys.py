@@ -87,3 +87,15 @@ def test_masked() -> None:
     key_id, text = keys.make(os.urandom)
     assert keys.masked(key_id) == f"sk-mp-{key_id}…"
     assert text[18:] not in keys.masked(key_id)
+
+
+def test_tokens_have_the_form_of_keys() -> None:
+    """A token of a user differs from a key in its prefix only, so one is never taken for the other."""
+    token_id, token = keys.make(os.urandom, keys.TOKEN_PREFIX)
+    assert re.fullmatch(r"mp-op-[0-9A-Za-z]{61}", token)
+    assert token[6:18] == token_id == keys.public_id(token, keys.TOKEN_PREFIX)
+    assert keys.well_formed(token, keys.TOKEN_PREFIX)
+    assert not keys.well_formed(token)
+    _, key = keys.make(os.urandom)
+    assert not keys.well_formed(key, keys.TOKEN_PREFIX)
+    assert not keys.well_formed(keys.PREFIX + token[6:])
