@@ -29,6 +29,7 @@ from moonpool.relay.meters import Meters
 from moonpool.relay.platform import Platform
 from moonpool.relay.reply import JSON, refuse
 from moonpool.relay.resume import Tapes
+from moonpool.relay.revoked import Revocations
 from moonpool.relay.writer import Writer
 from moonpool.settings import ConfigError, Settings, secret
 from moonpool.state.base import VaultBounds
@@ -157,6 +158,7 @@ class App:
             beat_s=settings.streams.keepalive_s,
             parts=self.parts,
         )
+        self.revocations = Revocations(self.platform)
         await self.store.books.recover(time.time())
         await declare_accounts(settings, self.store, self.environ, journal)
         self.first_key = await first_key(self.store)
@@ -297,6 +299,7 @@ class App:
         while True:
             await asyncio.sleep(pulse.PULSE_S)
             turn += 1
+            self.revocations.beat()
             await pulse.beat(self.platform, turn)
             if turn % pulse.EXPIRE_EVERY == 0:
                 self._tell_of_vault()

@@ -14,6 +14,7 @@ from moonpool.catalog.rules import apply
 from moonpool.dialects.base import Encoder, Identity
 from moonpool.dialects.emulate import bytes_max, dialect_for
 from moonpool.errors import Problem
+from moonpool.ledger import access
 from moonpool.ledger.estimate import is_plausible
 from moonpool.ledger.money import bound, cost
 from moonpool.relay import stages
@@ -55,7 +56,7 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         trip.stream = call.stream
 
         trip.stage = stages.RESOLVE
-        model = platform.catalogue.find(call.model)
+        model = platform.catalogue.find(call.model) if key.limits is None else find_model(platform, key.limits, call)
         trip.model = model.name
         call = apply(
             call, model, key.switches.get("conflicts") == "refuse", arrival.headers.get("x-moonpool-emulate", "")
@@ -105,14 +106,30 @@ def tell(platform: Platform, trip: Trip, reply: Reply | None, writer: Writer, pr
 
 
 async def authenticate(platform: Platform, arrival: Arrival) -> tuple[Key, Account]:
-    """Whose key is it? Only `Authorization: Bearer` counts. Raises account.invalid_key."""
+    """Whose key is it? Only `Authorization: Bearer` counts. Raises account.invalid_key, also past its end, and, for who
+    may not use it from there or at all, account.forbidden or account.disabled."""
     scheme, _, secret = arrival.headers.get("authorization", "").partition(" ")
     if secret and scheme.lower() == "bearer":
         found = await platform.keys.find(sha256(secret.strip().encode()).digest())
         if found is not None:
-            platform.keys.used(found[0].id, arrival.at)
+            key, account = found
+            if key.limits is not None:
+                access.admit(key.limits, arrival.peer, arrival.at)
+            if account.disabled:
+                raise Problem("account.disabled")
+            platform.keys.used(key.id, arrival.at)
             return found
     raise Problem("account.invalid_key")
+
+
+def find_model(platform: Platform, limits: Limits, call: Call) -> Model:
+    """The model that is asked for, by a key with limits. Raises account.forbidden, in the same words for what the key
+    may not use and for what there is not: it learns no names but its own."""
+    model = platform.catalogue.by_name.get(call.model)
+    if limits.models and (model is None or not access.lists(limits, model.name)):
+        sentence = f"The model {call.model[:128]!r} does not exist, or this API key may not use it."
+        raise Problem("account.forbidden", sentence, param="model")
+    return model or platform.catalogue.find(call.model)
 
 
 def admit(platform: Platform, trip: Trip, account: Account) -> None:
@@ -173,8 +190,8 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
         permit = found if isinstance(found, Permit) else await turn(reply, found, failure if seam is not None else None)
         outcome: Problem | None = _UNSAID
         try:
-            if reply.over:
-                raise Problem("caller.gone")
+            if reply.over or reply.doomed is not None:
+                raise reply.doomed or Problem("caller.gone")
             host = permit.place.target.host
             dialect = platform.dialects[host.dialect]
             if call.emulated:

@@ -49,6 +49,7 @@ class Reply:
         "_target",
         "_writer",
         "delivered",
+        "doomed",
         "left_s",
         "opened",
         "over",
@@ -77,6 +78,7 @@ class Reply:
         self._drain_s = drain_s
         self.left_s = 0
         self.delivered = (0, 0, 0)
+        self.doomed: Problem | None = None
         self.opened = False
         self.over = False
         self.paused = False
@@ -130,6 +132,12 @@ class Reply:
             self._writer.end()
             return 200
         return refuse(self._writer, problem, dialect)
+
+    def stop(self, problem: Problem) -> None:
+        """End it from outside, charged for what was delivered; before its dispatch, if there was none."""
+        self.doomed = problem
+        if self.source is not None:
+            self.source.stop(problem)
 
     def beat(self) -> None:
         """Called once a second: after `quiet_max` silent ones the client is told that we are alive."""

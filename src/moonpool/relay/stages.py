@@ -28,11 +28,13 @@ STAGES: Final = (
     Stage("read", "Is it whole, in time and not too large?", ("caller.",), False, "none"),
     Stage("authenticate", "Whose key is it?", ("account.", "platform."), False, "none"),
     Stage("parse", "What is asked?", ("caller.",), False, "none"),
-    Stage("resolve", "Which model, by which rules, at which hosts?", ("caller.",), False, "none"),
+    Stage("resolve", "Which model, by which rules, at which hosts?", ("caller.", "account."), False, "none"),
     Stage("admit", "May this account run one more?", ("account.", "platform."), False, "none"),
     Stage("hold", "Is the money set aside, durably?", ("account.", "platform."), False, "hold"),
-    Stage("open", "Which host begins to answer?", ("upstream.", "platform.", "caller."), True, "open"),
-    Stage("pump", "Does the answer reach the client?", ("upstream.", "platform.", "caller."), False, "open"),
+    Stage("open", "Which host begins to answer?", ("upstream.", "platform.", "caller.", "account."), True, "open"),
+    Stage(
+        "pump", "Does the answer reach the client?", ("upstream.", "platform.", "caller.", "account."), False, "open"
+    ),
     Stage("settle", "What was used, and what does it cost?", (), False, "resolved"),
 )
 

@@ -193,6 +193,10 @@ class Keys(Protocol):
     def save_account(self, account: Account) -> Awaitable[None]:
         """Make it, or change the one with this id. Raises Problem("caller.invalid_value") for a name that is taken."""
 
+    def stands(self, key_id: str) -> bool:
+        """May this key be used, as far as is known now? Not one that was deleted or has ended, nor one of a disabled
+        account."""
+
     def listen(self, tell: Callable[[Revoked], None]) -> None:
         """Call `tell` whenever a key is deleted or has ended, or an account is disabled, before that is answered."""
 

@@ -83,6 +83,10 @@ class SqliteKeys:
                 break
         self._take(known)
 
+    def stands(self, key_id: str) -> bool:
+        kept = self._kept.get(key_id)
+        return kept is not None and not self._has_ended(kept.key) and not self._accounts[kept.key.account].disabled
+
     def listen(self, tell: Callable[[Revoked], None]) -> None:
         self._listeners.append(tell)
 

@@ -15,6 +15,7 @@ import msgspec
 from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.later import drive
+from moonpool.ledger.access import lists
 from moonpool.ledger.money import decimal
 from moonpool.relay.path import authenticate, serve
 from moonpool.relay.platform import Platform
@@ -109,16 +110,17 @@ def _after(query: str) -> int:
 
 async def models(platform: Platform, arrival: Arrival) -> object:
     """GET /models: what this key may use."""
-    await authenticate(platform, arrival)
-    return {"object": "list", "data": [_row(row) for row in platform.catalogue.models()]}
+    key, _ = await authenticate(platform, arrival)
+    return {"object": "list", "data": [_row(row) for row in platform.catalogue.models() if lists(key.limits, row.name)]}
 
 
 async def model(platform: Platform, arrival: Arrival) -> object:
-    """GET /models/{id}. Raises caller.not_found where the model does not exist, as OpenAI's API does."""
-    await authenticate(platform, arrival)
+    """GET /models/{id}. Raises caller.not_found where the model does not exist, as OpenAI's API does, or not for this
+    key."""
+    key, _ = await authenticate(platform, arrival)
     name = arrival.path.partition("/models/")[2]
     for row in platform.catalogue.models():
-        if row.name == name:
+        if row.name == name and lists(key.limits, name):
             return _row(row)
     raise Problem("caller.not_found", f"The model {name!r} does not exist.", param="model")
 
