@@ -341,9 +341,11 @@ async def stage(
     rows: dict[str, dict[str, Any]] | None = None,
     model_name: str = MODEL,
     log: Log | None = None,
+    also: tuple[str, ...] = (),
 ) -> AsyncIterator[Stage]:
     """`scripts`: one host each; `dead`: so many hosts before them where nobody listens; `host`: more for each host's
-    row; `prepare`: what to do to the app before the first request; `rows`: hosts that the test runs itself."""
+    row; `prepare`: what to do to the app before the first request; `rows`: hosts that the test runs itself;
+    `also`: more models of the catalogue, at the same hosts."""
     async with contextlib.AsyncExitStack() as stack:
         hosts = [await stack.enter_async_context(Upstream(script)) for script in scripts]
         urls = {f"dead{at}": f"http://127.0.0.1:{_closed_port()}" for at in range(dead)}
@@ -361,7 +363,7 @@ async def stage(
             vault=vault or Vault(),
             log=log or Log(requests=False),
             hosts={name: {**row, **(host or {})} for name, row in table.items()},
-            models={model_name: {"hosts": list(table), **(model or {})}},
+            models={name: {"hosts": list(table), **(model or {})} for name in (model_name, *also)},
         )
         app = App(settings, {})
         await app.start()
