@@ -73,7 +73,7 @@ def _is_dead(store: SqliteStore, what: str) -> bool:
     if what in {"deleted", "rotated"}:
         return found is None
     assert found is not None
-    return not store.keys.stands(found[0])
+    return not store.keys.stands(found[0].id)
 
 
 @pytest.mark.parametrize("what", _ENDS)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from moonpool import __version__
-from moonpool.cli import accounts, config, doctor, hosts, keys, models, serve, show, twin, usage
+from moonpool.cli import accounts, config, doctor, hosts, keys, models, serve, show, tokens, twin, usage, users
 from moonpool.cli.desk import Refused
 from moonpool.errors import Problem
 from moonpool.settings import ConfigError
@@ -28,6 +28,8 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(users.app, name="users")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(models.app, name="models")
 app.add_typer(hosts.app, name="hosts")
 app.command()(usage.usage)
