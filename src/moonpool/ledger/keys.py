@@ -31,8 +31,13 @@ _DECLARED_ROUNDS: Final = 200_000
 def make(randomness: Callable[[int], bytes], prefix: str = PREFIX) -> tuple[str, str]:
     """A new key, or a token: (public id, whole text). `randomness(n)` gives n random bytes: os.urandom."""
     key_id = _random_text(ID_LENGTH, randomness)
+    return key_id, again(key_id, randomness, prefix)
+
+
+def again(key_id: str, randomness: Callable[[int], bytes], prefix: str = PREFIX) -> str:
+    """Another text for a key that keeps its public id."""
     body = prefix + key_id + _random_text(SECRET_LENGTH, randomness)
-    return key_id, body + _checksum(body)
+    return body + _checksum(body)
 
 
 def digest(text: str) -> bytes:
