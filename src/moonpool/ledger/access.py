@@ -1,7 +1,7 @@
 """May this key be used now, from there, for that model? The limits of a key that need no counting.
 
-Those that count (rates, concurrency, money) are the limiter's and the books'. Networks are parsed once for each list of
-them, not for each request.
+Those that count (rates, concurrency, money) are the limiter's and the books'. Whether a client is in the networks of a
+key is found out once, not for each of its requests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from moonpool.words import Limits
 
 NUMBER_MAX: Final = 2**63 - 1
 """What a database can hold."""
-_LISTS_MAX: Final = 65_536
+_PEERS_MAX: Final = 16_384
 _NONE: Final = Limits()
 
 Network = IPv4Network | IPv6Network
@@ -48,7 +48,6 @@ def checked(limits: Limits | None) -> Limits | None:
     return replace(limits, addresses=tuple(map(str, found)))
 
 
-@lru_cache(_LISTS_MAX)
 def networks(addresses: tuple[str, ...]) -> tuple[Network, ...]:
     """Raises ValueError with a reason."""
     return tuple(map(ip_network, addresses))
@@ -61,18 +60,19 @@ def admit(limits: Limits, peer: str, at: float) -> None:
     """
     if limits.expires_at is not None and at >= limits.expires_at:
         raise Problem("account.invalid_key", "This API key has expired.")
-    if limits.addresses and not _within(peer, networks(limits.addresses)):
+    if limits.addresses and not _within(peer, limits.addresses):
         raise Problem("account.forbidden", "This API key may not be used from this address.")
 
 
-def _within(peer: str, allowed: tuple[Network, ...]) -> bool:
+@lru_cache(_PEERS_MAX)
+def _within(peer: str, addresses: tuple[str, ...]) -> bool:
     try:
         address = ip_address(peer)
     except ValueError:  # a UNIX socket
         return False
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped  # what a socket for both versions calls a client of the old one
-    return any(address in network for network in allowed)
+    return any(address in network for network in networks(addresses))
 
 
 def lists(limits: Limits | None, model: str) -> bool:
