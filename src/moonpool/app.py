@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import uvloop
 
 from moonpool.catalog import weights_rows
@@ -26,13 +25,14 @@ from moonpool.relay import pulse
 from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
-from moonpool.relay.platform import Platform
-from moonpool.relay.reply import JSON, refuse
+from moonpool.relay.once import Answers
+from moonpool.relay.platform import Platform, request_ids
+from moonpool.relay.reply import refuse
 from moonpool.relay.resume import Tapes
 from moonpool.relay.revoked import Revocations
 from moonpool.relay.writer import Writer
 from moonpool.settings import ConfigError, Settings, secret
-from moonpool.state.base import VaultBounds
+from moonpool.state.base import OnceBounds, VaultBounds
 from moonpool.state.memory import MemoryLimiter
 from moonpool.state.sealing import key_file
 from moonpool.state.sqlite import SqliteStore
@@ -43,6 +43,7 @@ from moonpool.transports.weights_gguf import read_facts
 from moonpool.web import admin, ops
 from moonpool.web.data import DataPlane
 from moonpool.web.listener import Server
+from moonpool.web.once import change_once
 from moonpool.web.protocol import Limits
 from moonpool.words import Account, Arrival, Key
 
@@ -50,20 +51,6 @@ DEFAULT_ACCOUNT: Final = "default"
 DESCRIPTORS_MAX: Final = 65_536
 VAULT_KEY_LENGTH: Final = 32
 _ADMIN: Final = "/admin/v1"
-
-
-def request_ids() -> Callable[[], str]:
-    """Ids of 32 hexadecimal digits that sort by time: milliseconds of the start, 40 random bits, a counter.
-    Ids of one process never repeat, and appending them to an index touches its last page only."""
-    prefix = f"{time.time_ns() // 1_000_000:012x}{os.urandom(5).hex()}"
-    count = 0
-
-    def new_id() -> str:
-        nonlocal count
-        count += 1
-        return f"{prefix}{count:010x}"
-
-    return new_id
 
 
 def make_home(settings: Settings) -> None:
@@ -127,10 +114,11 @@ class App:
         weights, facts = weights_of(settings)
         catalogue = build(settings, self.environ, facts)
         self.transports = self._transports(weights)
-        if settings.vault.enabled:
-            seal(settings, self.store, self.environ)
+        seal(settings, self.store, self.environ)
         await asyncio.gather(*(transport.start() for transport in self.transports.values()))
         await self.store.start()
+        soon = asyncio.get_running_loop().call_soon
+        assert self.store.once is not None
         self.platform = Platform(
             settings=settings,
             catalogue=catalogue,
@@ -148,7 +136,8 @@ class App:
             monotonic=time.monotonic,
             new_id=request_ids(),
             active=set(),
-            tapes=Tapes(settings.streams, time.monotonic, asyncio.get_running_loop().call_soon, render_event),
+            tapes=Tapes(settings.streams, time.monotonic, soon, render_event),
+            answers=Answers(self.store.once, settings.idempotency, time.monotonic, soon, render_event),
             switches={
                 "keepalive": "comment",
                 "usage": settings.streams.usage,
@@ -278,9 +267,15 @@ class App:
 
     def _admin(self, arrival: Arrival, writer: Writer) -> None:
         async def answer() -> None:
+            path = arrival.path.removeprefix(_ADMIN)
+            store, now = self.platform.answers.store, self.platform.clock()
             try:
-                status, page = await admin.handle(
-                    self.platform, arrival.method, arrival.path.removeprefix(_ADMIN), arrival.query, arrival.body
+                told = await change_once(
+                    store,
+                    arrival,
+                    "socket",
+                    now,
+                    lambda: admin.handle(self.platform, arrival.method, path, arrival.query, arrival.body),
                 )
             except Problem as problem:
                 refuse(writer, problem, self.platform.client)
@@ -288,7 +283,7 @@ class App:
                 self.platform.journal.fault("admin", error)
                 refuse(writer, Problem("platform.fault"), self.platform.client)
             else:
-                writer.whole(status, JSON, [], msgspec.json.encode(page))
+                writer.whole(told.status, told.content_type, list(told.fields), told.body or b"")
 
         task = asyncio.get_running_loop().create_task(answer())
         self._tasks.add(task)
@@ -310,8 +305,9 @@ def render_event(problem: Problem) -> bytes:
 
 
 def seal(settings: Settings, store: SqliteStore, environ: Mapping[str, str]) -> None:
-    """Give the store its vault, with the operator's key or that of home. Raises ConfigError."""
-    own = settings.vault
+    """Give the store what it seals, with the operator's key or that of home: its vault, and the answers that are kept
+    for who asks again. Raises ConfigError."""
+    own, kept = settings.vault, settings.idempotency
     text = own.key
     if not text:
         path = settings.vault_key_path().resolve()
@@ -323,8 +319,10 @@ def seal(settings: Settings, store: SqliteStore, environ: Mapping[str, str]) -> 
     key = secret(text, environ, "vault.key")
     if len(key) < VAULT_KEY_LENGTH:
         raise ConfigError(settings.file, "vault.key", f"has less than {VAULT_KEY_LENGTH} characters.")
-    bounds = VaultBounds(own.ttl_s, own.memory_bytes_max, own.bytes_max, own.rows_max, own.account_bytes_max)
-    store.seal_with(key, bounds)
+    if own.enabled:
+        bounds = VaultBounds(own.ttl_s, own.memory_bytes_max, own.bytes_max, own.rows_max, own.account_bytes_max)
+        store.seal_with(key, bounds)
+    store.remember_with(key, OnceBounds(kept.ttl_s, kept.bytes_max, kept.account_bytes_max))
 
 
 async def declare_accounts(settings: Settings, store: SqliteStore, environ: dict[str, str], journal: Journal) -> None:

@@ -84,6 +84,10 @@ _ROWS: Final = (
         "A request with this Idempotency-Key is still running.", _NONE),
     Row("caller.idempotency_mismatch", 422, _BAD, "idempotency_mismatch", "never", "none",
         "This Idempotency-Key was used for another request.", _NONE),
+    Row("platform.answer_lost", 500, "server_error", "idempotency_lost", "never", "none",
+        "The first request with this Idempotency-Key was interrupted, or its answer is no longer kept; "
+        "it may have been done and paid. Ask again with a new key.",
+        "a process that died, or `idempotency.account_bytes_max` and `bytes_max`; a lost or changed vault.key"),
     Row("upstream.refused", 400, _BAD, _BAD, "never", "none", "The host refused the request.",
         "the log line's detail"),
     Row("upstream.reasoning_wanted", 400, _BAD, _BAD, "other_target", "none",

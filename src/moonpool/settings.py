@@ -159,6 +159,19 @@ class Vault(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "tagged"
 
 
+class Idempotency(Struct, frozen=True, forbid_unknown_fields=True):
+    """Answers to requests that carry an `Idempotency-Key`, kept for who asks again; sealed as reasoning is."""
+
+    ttl_s: Annotated[float, _of("Seconds an answer is kept.", ge=60)] = 86_400.0
+    finish_s: Annotated[float, _of("Seconds such an answer goes on without its client; 0: not at all.", ge=0)] = 120.0
+    answer_bytes_max: Annotated[int, _of("Bytes of one answer; of a longer one only the end is known.", ge=1024)] = (
+        8 << 20
+    )
+    memory_bytes_max: Annotated[int, _of("Bytes of all such answers that are being written.", ge=0)] = 256 << 20
+    account_bytes_max: Annotated[int, _of("Bytes kept of one account; the oldest go first.", ge=0)] = 64 << 20
+    bytes_max: Annotated[int, _of("Bytes kept of all accounts; the oldest go first.", ge=0)] = 1 << 30
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -200,6 +213,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     upstream: Upstream = Upstream()
     embedded: Embedded = Embedded()
     vault: Vault = Vault()
+    idempotency: Idempotency = Idempotency()
     log: Log = Log()
     accounts: list[Declared] = []
     hosts: dict[str, dict[str, Any]] = {}

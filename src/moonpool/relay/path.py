@@ -21,6 +21,7 @@ from moonpool.relay import stages
 from moonpool.relay.conceal import conceal
 from moonpool.relay.fleet import Errand
 from moonpool.relay.line import Waiter
+from moonpool.relay.once import HEADER, Kept, asking
 from moonpool.relay.places import Permit, Place
 from moonpool.relay.platform import Platform
 from moonpool.relay.pump import Attempt
@@ -46,6 +47,7 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
     ourselves ends this request, with `platform.fault`, and no other."""
     trip = Trip(arrival, operation, platform.monotonic, platform.monotonic())  # 1 read: the socket's side has done it
     reply: Reply | None = None
+    kept: Kept | None = None
     try:
         trip.stage = stages.AUTHENTICATE
         key, account = await authenticate(platform, arrival)
@@ -65,12 +67,17 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
 
         trip.stage = stages.ADMIT
         admit(platform, trip, account)
+        if call.stream:
+            writer = platform.tapes.wrap(writer, arrival, call, account.id)
+        if HEADER in arrival.headers:
+            kept = await begin(platform, trip, writer)
+            if kept is None:
+                return
+            writer = kept
         if call.thinking:
             call = await restore(platform, trip, call, model, key.switches)
 
         trip.stage = stages.HOLD
-        if call.stream:
-            writer = platform.tapes.wrap(writer, arrival, call, account.id)
         reply = Reply(
             writer,
             call,
@@ -97,6 +104,8 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         writer.cut()
     finally:
         settle(platform, trip, reply)
+        if kept is not None:
+            kept.close(trip.held, trip.posted, trip.cause)
 
 
 def tell(platform: Platform, trip: Trip, reply: Reply | None, writer: Writer, problem: Problem) -> None:
@@ -137,6 +146,17 @@ def admit(platform: Platform, trip: Trip, account: Account) -> None:
     if not platform.limiter.take(account.id, trip.arrival.id, account.concurrency, platform.monotonic()):
         raise Problem("account.concurrency", retry_after_s=1)
     trip.leased = True
+
+
+async def begin(platform: Platform, trip: Trip, writer: Writer) -> Kept | None:
+    """A request with an `Idempotency-Key`: what to answer through, or None where the answer that was given before goes
+    to this client already, for nothing. Raises as Answers.begin."""
+    now = platform.clock()
+    found = await platform.answers.begin(asking(trip.arrival, f"account:{trip.account}", now, repeatable=True), writer)
+    if isinstance(found, Kept):
+        return found
+    trip.status, trip.cause, trip.stage = found, "replayed", stages.SETTLE
+    return None
 
 
 async def hold(platform: Platform, trip: Trip, call: Call, model: Model, limits: Limits | None) -> None:
@@ -269,10 +289,11 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
         usage = trip.estimate()
     if trip.held:
         target = trip.target
+        trip.posted = trip.whole or usage is not _NOTHING
         platform.books.resolve(
             Resolution(
                 trip.arrival.id,
-                "posted" if trip.whole or usage is not _NOTHING else "voided",
+                "posted" if trip.posted else "voided",
                 usage,
                 cost(usage, trip.price),
                 0 if target is None else cost(trip.host_usage or usage, target.price),

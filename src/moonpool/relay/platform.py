@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from moonpool.dialects.base import Dialect
 from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
+from moonpool.relay.once import Answers
 from moonpool.relay.resume import Tapes
 from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys, Limiter, Vault
@@ -42,6 +45,7 @@ class Platform(Struct, frozen=True):
     new_id: Callable[[], str]
     active: set[Reply]
     tapes: Tapes
+    answers: Answers
     switches: Mapping[str, str]
     """What a key's switches are where it has none of its own: `keepalive`, `usage`, `conflicts`, `continuation`."""
     beat_s: int
@@ -49,3 +53,17 @@ class Platform(Struct, frozen=True):
     """How the parts are that a request does not see, for /ready, /metrics and `doctor`: `store` ("ok" or a sentence),
     `embedded` (None, or state, since, pid), `vault` (None, or stored, lost, trouble), `connections` (open,
     requests)."""
+
+
+def request_ids() -> Callable[[], str]:
+    """Ids of 32 hexadecimal digits that sort by time: milliseconds of the start, 40 random bits, a counter.
+    Ids of one process never repeat, and appending them to an index touches its last page only."""
+    prefix = f"{time.time_ns() // 1_000_000:012x}{os.urandom(5).hex()}"
+    count = 0
+
+    def new_id() -> str:
+        nonlocal count
+        count += 1
+        return f"{prefix}{count:010x}"
+
+    return new_id

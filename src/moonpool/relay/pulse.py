@@ -10,6 +10,7 @@ import contextlib
 from typing import Final
 
 from moonpool.errors import Problem
+from moonpool.relay.once import Answers
 from moonpool.relay.platform import Platform
 from moonpool.relay.reply import Reply
 from moonpool.relay.resume import Tapes
@@ -23,7 +24,7 @@ EXPIRE_EVERY: Final = 60
 
 async def beat(platform: Platform, turn: int) -> None:
     """The turn of this number. Raises nothing but what is our own fault."""
-    parts: tuple[Tapes | Reply, ...] = (platform.tapes, *platform.active)
+    parts: tuple[Tapes | Answers | Reply, ...] = (platform.tapes, platform.answers, *platform.active)
     for part in parts:
         try:
             part.beat()
@@ -38,6 +39,7 @@ async def beat(platform: Platform, turn: int) -> None:
         now = platform.clock()
         if platform.vault is not None:
             platform.vault.sweep(now)
+        platform.answers.store.sweep(now)
         with contextlib.suppress(Problem):
             await platform.books.expire(now)
             await platform.books.settle_hours(now)

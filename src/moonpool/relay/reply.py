@@ -210,7 +210,7 @@ class Reply:
             self._writer.write(self._beat)
 
 
-def _worth_retrying(row: Row) -> bool:
+def worth_retrying(row: Row) -> bool:
     """SDKs try again on their own; they may where waiting helps and nothing was spent."""
     return row.retry == "later" or (row.retry == "other_target" and row.charge == "none")
 
@@ -222,7 +222,7 @@ def refuse(writer: Writer, problem: Problem, dialect: Dialect) -> int:
     if problem.retry_after_s is not None:
         seconds = max(1, min(120, round(problem.retry_after_s)))
         fields.append(("retry-after", str(seconds)))
-    fields.append(("x-should-retry", "true" if _worth_retrying(row) else "false"))
+    fields.append(("x-should-retry", "true" if worth_retrying(row) else "false"))
     if row.status == 401:
         fields.append(("www-authenticate", "Bearer"))
     writer.whole(row.status, JSON, fields, dialect.render_problem(problem, in_stream=False))

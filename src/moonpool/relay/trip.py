@@ -53,6 +53,7 @@ class Trip(Struct, eq=False, gc=False):
     stream: bool = False
     whole: bool = False
     held: bool = False
+    posted: bool = False
     leased: bool = False
     price: Price = _FREE
     asked: Asked | None = None

@@ -305,6 +305,60 @@ class Vault(Protocol):
         """Forget what is too old."""
 
 
+class Asking(Struct, frozen=True, gc=False):
+    """A request that carries an `Idempotency-Key`. `scope` says whose key that is: nobody else can meet it; `digest`
+    is of what it asks; `repeatable`: if the process that was at it died, it may be done again, unless it was paid."""
+
+    scope: str
+    key: str
+    digest: bytes
+    request_id: str
+    now: float
+    repeatable: bool = True
+
+
+class Told(Struct, frozen=True, gc=False):
+    """What such a request was answered; a `body` of None was not kept."""
+
+    status: int
+    content_type: str
+    fields: Sequence[tuple[str, str]]
+    body: bytes | None
+
+
+class OnceBounds(Struct, frozen=True, gc=False):
+    """How long an answer is kept, and how many bytes of answers: of all, and of one scope."""
+
+    ttl_s: float = 86_400.0
+    bytes_max: int = 1 << 30
+    scope_bytes_max: int = 64 << 20
+
+
+Begun = Literal["new", "running", "mismatch", "lost"]
+
+
+class Once(Protocol):
+    """Requests with an `Idempotency-Key`: each is done once, and its answer is kept for who asks again.
+
+    Above the bounds the bodies of the oldest answers go, not that they were given: such a key is `lost`, never new.
+    """
+
+    def begin(self, asking: Asking) -> Awaitable[Begun | Told]:
+        """Durable when it answers, and `new` for one of all that ask at once, in however many processes. `running`:
+        another one is at it; `mismatch`: it asked something else; `lost`: it was answered, or may have been, and nobody
+        knows what; else the answer. After `new`, either `finish` or `drop` must follow. Raises
+        Problem("platform.storage")."""
+
+    def finish(self, asking: Asking, told: Told) -> None:
+        """Nobody waits. Until it is durable the key is `running`; what cannot be written is tried again."""
+
+    def drop(self, asking: Asking) -> None:
+        """As if it had not begun: the key is new again."""
+
+    def sweep(self, now: float) -> None:
+        """Forget what is older than its time."""
+
+
 class StoreInUse(Problem):
     """Another process has this database open: ask that process instead."""
 
@@ -313,13 +367,14 @@ class StoreInUse(Problem):
 
 
 class Store(Protocol):
-    """Books, Keys, People and the Vault, if there is one, over one database. Use it on one event loop, between `start`
-    and `stop`."""
+    """Books, Keys, People, and the Vault and Once, if there are any, over one database. Use it on one event loop, between
+    `start` and `stop`."""
 
     books: Books
     keys: Keys
     people: People
     vault: Vault | None
+    once: Once | None
 
     async def start(self) -> None:
         """Open, migrate, refuse a schema newer than this program. Raises Problem("platform.storage"), and its kind

@@ -1,8 +1,9 @@
-"""Texts that can be read only with a key that is not in the database.
+"""What can be read only with a key that is not in the database.
 
 AES-256-GCM with a random nonce for each text; the account and all marks of a thought are bound to it as associated
-data, so a row that is moved to another account or another mark cannot be opened. Marks are stored keyed as well: who
-has the database alone can neither read a thought nor test a guess of what was said.
+data, so a row that is moved to another account or another mark cannot be opened (so are the account and the key of a
+stored answer). Marks are stored keyed as well: who has the database alone can neither read a thought nor test a guess
+of what was said.
 
 The key is a text of an operator's own (`vault.key`), or a file beside the database that the first start makes.
 """
@@ -20,15 +21,18 @@ _NONCE_BYTES: Final = 12
 
 
 class Sealer:
-    """`secret` is any text that nobody can guess; `randomness(n)` gives n random bytes."""
+    """`secret` is any text that nobody can guess; `randomness(n)` gives n random bytes; what is sealed for one
+    `purpose` cannot be opened for another."""
 
-    def __init__(self, secret: str, randomness: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self, secret: str, randomness: Callable[[int], bytes] = os.urandom, purpose: bytes = b"moonpool thought"
+    ) -> None:
         # Imported here because only a server seals: commands need not wait for it.
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self._refused = (InvalidTag, ValueError)
-        self._cipher = AESGCM(_derived(secret, b"moonpool thought"))
+        self._cipher = AESGCM(_derived(secret, purpose))
         self._marks = _derived(secret, b"moonpool mark")
         self._randomness = randomness
 
@@ -40,14 +44,22 @@ class Sealer:
 
     def seal(self, account: str, marks: Sequence[bytes], text: str) -> bytes:
         """`marks` as they are stored."""
-        nonce = self._randomness(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), _bound(account, marks))
+        return self.seal_bytes(_bound(account, marks), text.encode("utf-8", "surrogatepass"))
 
     def open(self, account: str, marks: Sequence[bytes], sealed: bytes) -> str | None:
         """None for what another key sealed, or what is not as it was written."""
-        nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        data = self.open_bytes(_bound(account, marks), sealed)
+        return None if data is None else data.decode("utf-8", "surrogatepass")
+
+    def seal_bytes(self, bound: bytes, data: bytes) -> bytes:
+        """`bound` must be the same when it is opened."""
+        nonce = self._randomness(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, data, bound)
+
+    def open_bytes(self, bound: bytes, sealed: bytes) -> bytes | None:
+        """None as `open`."""
         try:
-            return self._cipher.decrypt(nonce, rest, _bound(account, marks)).decode("utf-8", "surrogatepass")
+            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound)
         except self._refused:
             return None
 

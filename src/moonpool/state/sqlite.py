@@ -18,10 +18,11 @@ from typing import Final
 
 from moonpool.errors import Problem
 from moonpool.state import keyrows, people, reading
-from moonpool.state.base import StoreInUse, VaultBounds
+from moonpool.state.base import OnceBounds, StoreInUse, VaultBounds
 from moonpool.state.books import SqliteBooks
 from moonpool.state.keyrows import Known
 from moonpool.state.keystore import SqliteKeys
+from moonpool.state.once import SqlOnce
 from moonpool.state.people import Everybody, SqlPeople
 from moonpool.state.schema import migrate
 from moonpool.state.sealing import Sealer
@@ -54,6 +55,7 @@ class SqliteStore:
         self._keys = SqliteKeys(self._thread, self._accounts, self._clock)
         self._people = SqlPeople(self._thread, self._accounts)
         self._vault: SqliteVault | None = None
+        self._once: SqlOnce | None = None
 
     @property
     def books(self) -> SqliteBooks:
@@ -75,6 +77,14 @@ class SqliteStore:
         """Have a vault, its thoughts sealed with this secret. Before `start`."""
         self._vault = SqliteVault(self._thread, Sealer(secret), bounds)
 
+    @property
+    def once(self) -> SqlOnce | None:
+        return self._once
+
+    def remember_with(self, secret: str, bounds: OnceBounds) -> None:
+        """Keep the answers to requests with an `Idempotency-Key`, sealed with this secret. Before `start`."""
+        self._once = SqlOnce(self._thread, secret, bounds)
+
     async def start(self) -> None:
         try:
             self._lock = _lock(self._path)
@@ -93,6 +103,8 @@ class SqliteStore:
         self._books.start(memory)
         if self._vault is not None:
             self._vault.start()
+        if self._once is not None:
+            self._once.start()
 
     async def stop(self) -> None:
         try:
@@ -101,6 +113,8 @@ class SqliteStore:
             await self._books.stop()
         finally:
             try:
+                if self._once is not None:
+                    await self._once.stop()
                 if self._vault is not None:
                     await self._vault.stop()
                 await self._thread.stop()
@@ -119,6 +133,8 @@ class SqliteStore:
             memory = reading.load(connection)
             if self._vault is not None:
                 self._vault.load(connection)
+            if self._once is not None:
+                self._once.load(connection)
         if not known.accounts:
             keyrows.save_account(DEFAULT_ACCOUNT, self._clock(), database)
             known.accounts.append(DEFAULT_ACCOUNT)
