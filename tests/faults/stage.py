@@ -28,7 +28,7 @@ import uvloop
 from faults.auditor import audit
 from faults.upstream import LAST_CHUNK, STREAM_HEAD, Script, Step, Upstream, answer, chunk
 from moonpool.app import App
-from moonpool.settings import Edge, Embedded, Log, Routing, Settings, Streams, Vault
+from moonpool.settings import Edge, Embedded, Idempotency, Log, Routing, Settings, Streams, Vault
 from moonpool.settings import Upstream as Timers
 from moonpool.words import Account, Key
 
@@ -314,6 +314,7 @@ class Stage:
     def beat(self) -> None:
         """What the app's pulse does once a second."""
         self.app.platform.tapes.beat()
+        self.app.platform.answers.beat()
         for reply in list(self.app.platform.active):
             reply.beat()
 
@@ -337,6 +338,7 @@ async def stage(
     upstream: Timers | None = None,
     routing: Routing | None = None,
     vault: Vault | None = None,
+    idempotency: Idempotency | None = None,
     prepare: Callable[[App], None] | None = None,
     rows: dict[str, dict[str, Any]] | None = None,
     model_name: str = MODEL,
@@ -361,6 +363,7 @@ async def stage(
             upstream=upstream or Timers(),
             routing=routing or Routing(),
             vault=vault or Vault(),
+            idempotency=idempotency or Idempotency(),
             log=log or Log(requests=False),
             hosts={name: {**row, **(host or {})} for name, row in table.items()},
             models={name: {"hosts": list(table), **(model or {})} for name in (model_name, *also)},
@@ -375,6 +378,7 @@ async def stage(
                 prepare(app)
             yield play
             await play.quiet()
+            assert app.platform.answers.held == 0
             assert app.server.counters.faults == 0
         finally:
             for client in play.clients:
@@ -503,11 +507,10 @@ class Served:
         assert self.process is not None
         self.process.send_signal(number)
 
-    async def open(self, body: Any = None) -> Client:
+    async def open(self, body: Any = None, fields: dict[str, str] | None = None) -> Client:
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
-        client.send(
-            "POST", "/v1/chat/completions", json.dumps(body or chat()).encode(), {"Authorization": f"Bearer {KEY}"}
-        )
+        own = {"Authorization": f"Bearer {KEY}", **(fields or {})}
+        client.send("POST", "/v1/chat/completions", json.dumps(body or chat()).encode(), own)
         return client
 
 

@@ -254,7 +254,7 @@ class Answers:
         self.render = render
         self.held = 0
         self._limits = limits
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._running: dict[tuple[str, str], Kept] = {}
         self.detached: dict[tuple[str, str], Kept] = {}  # the earliest deadline first, and so the next one
 
@@ -280,7 +280,7 @@ class Answers:
 
     def beat(self) -> None:
         """Once a second: let go what nobody came back for."""
-        now = self._monotonic()
+        now = self.monotonic()
         for kept in list(self.detached.values()):
             if kept.deadline > now:
                 break
@@ -300,7 +300,7 @@ class Answers:
         if kept.full or not self._limits.finish_s:
             kept.give_up(Problem("caller.gone"))
             return
-        kept.deadline = self._monotonic() + self._limits.finish_s
+        kept.deadline = self.monotonic() + self._limits.finish_s
         self.detached[kept.asking.scope, kept.asking.key] = kept
 
     def came(self, kept: Kept) -> None:
