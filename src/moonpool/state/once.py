@@ -20,7 +20,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from moonpool.errors import Problem
@@ -43,7 +43,32 @@ _COMPRESS_BYTES_MIN: Final = 512
 _FILL: Final = 0.75  # of a bound, to which it is made room: or each answer would need room again
 
 _once: Final = tables.once.c
-_INSERTS: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+# Statements are made once: to put one together costs more than to run it.
+_INSERTS: Final[dict[str, Any]] = {
+    name: insert(tables.once).on_conflict_do_nothing()
+    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+_OF_KEY: Final = and_(_once.account == bindparam("of"), _once.key == bindparam("named"))
+_OF_REQUEST: Final = and_(_OF_KEY, _once.request_id == bindparam("by"))
+_READ: Final = select(tables.once).where(_OF_KEY)
+_FINISH: Final = (
+    update(tables.once)
+    .where(_OF_REQUEST)
+    .values({name: bindparam(f"new_{name}") for name in ("status", "headers", "body")})
+)
+_TAKE: Final = (
+    update(tables.once)
+    .where(_OF_REQUEST, _once.created_at == bindparam("since"))
+    .values({column.name: bindparam(f"new_{column.name}") for column in tables.once.columns if not column.primary_key})
+)
+_DROP: Final = delete(tables.once).where(_OF_REQUEST)
+_TRIM: Final = update(tables.once).where(_OF_KEY).values(body=None)
+_SWEEP: Final = delete(tables.once).where(_OF_REQUEST, _once.expires_at <= bindparam("now"))
+_HELD: Final = (
+    select(tables.resolutions.c.resolved_at, tables.resolutions.c.owed_pico)
+    .select_from(tables.holds.outerjoin(tables.resolutions, tables.resolutions.c.hold_seq == tables.holds.c.seq))
+    .where(tables.holds.c.id == bindparam("by"))
+)
 
 
 class _Job(Struct, eq=False):
@@ -202,7 +227,7 @@ class _Shelf:
                     elif job.told is not None:
                         self._finish(connection, job.asking, job.told)
                     else:
-                        connection.execute(delete(tables.once).where(_of(job.asking, job.asking.request_id)))
+                        connection.execute(_DROP, _of(job.asking))
         except BaseException:
             self._stale = True  # what was counted did not happen
             raise
@@ -215,19 +240,19 @@ class _Shelf:
 
     def _begin(self, connection: Connection, asking: Asking) -> Begun | Told:
         made = _fresh(asking, self._bounds.ttl_s)
-        put = _INSERTS[connection.dialect.name](tables.once).values(made).on_conflict_do_nothing()
+        put = _INSERTS[connection.dialect.name]
         for _ in range(_TRIES):
-            if connection.execute(put).rowcount == 1:
+            if connection.execute(put, made).rowcount == 1:
                 return "new"
-            row = connection.execute(select(tables.once).where(_of(asking))).first()
+            row = connection.execute(_READ, _of(asking)).first()
             if row is None:
                 continue  # it was dropped at this moment, by another process
             if row.status is None or row.expires_at > asking.now:
                 found = self._judge(connection, row, asking)
                 if found != "new":
                     return found
-            mine = update(tables.once).where(_of(asking, row.request_id), _once.created_at == row.created_at)
-            if connection.execute(mine.values(made)).rowcount == 1:
+            mine = {**_of(asking), "by": row.request_id, "since": row.created_at}
+            if connection.execute(_TAKE, mine | {f"new_{name}": value for name, value in made.items()}).rowcount == 1:
                 self._forget_bytes(asking.scope, row.body)
                 return "new"
         return "running"
@@ -264,9 +289,8 @@ class _Shelf:
             if len(sealed) > min(self._bounds.scope_bytes_max, self._bounds.bytes_max):
                 sealed = None
         head = {"type": told.content_type, "fields": [list(field) for field in told.fields]}
-        row = {"status": told.status, "headers": head, "body": sealed}
-        mine = update(tables.once).where(_of(asking, asking.request_id))
-        if connection.execute(mine.values(row)).rowcount and sealed is not None:
+        row = {"new_status": told.status, "new_headers": head, "new_body": sealed}
+        if connection.execute(_FINISH, _of(asking) | row).rowcount and sealed is not None:
             self._bytes[asking.scope] = self._bytes.get(asking.scope, 0) + len(sealed)
 
     def make_room(self, database: Database) -> None:
@@ -301,8 +325,7 @@ class _Shelf:
             count -= row[2]
             self._bytes[row.account] = self._bytes.get(row.account, 0) - row[2]
         if gone:
-            mine = and_(_once.account == bindparam("of"), _once.key == bindparam("named"))
-            connection.execute(update(tables.once).where(mine).values(body=None), gone)
+            connection.execute(_TRIM, gone)
 
     def sweep(self, now: float, database: Database) -> bool:
         """Whether there is more."""
@@ -315,16 +338,8 @@ class _Shelf:
             ).all()
             gone = [row for row in old if row.request_id not in self.alive]
             if gone:
-                mine = and_(
-                    _once.account == bindparam("of"),
-                    _once.key == bindparam("named"),
-                    _once.request_id == bindparam("by"),
-                    _once.expires_at <= now,
-                )
-                connection.execute(
-                    delete(tables.once).where(mine),
-                    [{"of": row.account, "named": row.key, "by": row.request_id} for row in gone],
-                )
+                rows = [{"of": row.account, "named": row.key, "by": row.request_id, "now": now} for row in gone]
+                connection.execute(_SWEEP, rows)
             if self._grace_s or self._stale:
                 self.count(connection)
             else:
@@ -352,20 +367,14 @@ def _fresh(asking: Asking, ttl_s: float) -> dict[str, Any]:
     }
 
 
-def _of(asking: Asking, request_id: str | None = None) -> ColumnElement[bool]:
-    """The row of this key, as long as it is this request's."""
-    mine = and_(_once.account == asking.scope, _once.key == asking.key)
-    return mine if request_id is None else and_(mine, _once.request_id == request_id)
+def _of(asking: Asking) -> dict[str, Any]:
+    """What finds the row of its key, and whether that is still its own."""
+    return {"of": asking.scope, "named": asking.key, "by": asking.request_id}
 
 
 def _fate(connection: Connection, row: Any) -> tuple[float | None, int]:
     """Since when nobody is at the request of this row (None: somebody is), and what it owed."""
-    holds, resolutions = tables.holds.c, tables.resolutions.c
-    hold = connection.execute(
-        select(resolutions.resolved_at, resolutions.owed_pico)
-        .select_from(tables.holds.outerjoin(tables.resolutions, resolutions.hold_seq == holds.seq))
-        .where(holds.id == row.request_id)
-    ).first()
+    hold = connection.execute(_HELD, {"by": row.request_id}).first()
     if hold is None:
         return row.created_at, 0
     return hold.resolved_at, hold.owed_pico or 0
