@@ -31,6 +31,8 @@ REPLAYED: Final = ("x-moonpool-replayed", "true")
 KEY_CHARS_MAX: Final = 255
 RUNNING_S: Final = 1.0
 _UNSAID: Final = 499
+_UNTOLD: Final = frozenset(("caller.gone", "account.revoked"))
+"""What says nothing of the request itself."""
 
 
 def asking(arrival: Arrival, scope: str, now: float, *, repeatable: bool) -> Asking:
@@ -204,7 +206,7 @@ class Kept:
         answers = self._answers
         answers.forget(self, len(self._buffer))
         row = ERRORS.get(cause)
-        let_go = row is not None and not paid and (cause == "caller.gone" or worth_retrying(row))
+        let_go = row is not None and not paid and (cause in _UNTOLD or worth_retrying(row))
         if begun and not let_go:
             body = bytes(self._buffer) if self._status and not self.full else None
             answers.store.finish(self.asking, Told(self._status or _UNSAID, self._type, self._fields, body))
