@@ -45,7 +45,7 @@ _FILL: Final = 0.75  # of a bound, to which it is made room: or each answer woul
 _once: Final = tables.once.c
 # Statements are made once: to put one together costs more than to run it.
 _INSERTS: Final[dict[str, Any]] = {
-    name: insert(tables.once).on_conflict_do_nothing()
+    name: insert(tables.once).on_conflict_do_nothing().returning(_once.key)
     for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
 _OF_KEY: Final = and_(_once.account == bindparam("of"), _once.key == bindparam("named"))
@@ -242,7 +242,7 @@ class _Shelf:
         made = _fresh(asking, self._bounds.ttl_s)
         put = _INSERTS[connection.dialect.name]
         for _ in range(_TRIES):
-            if connection.execute(put, made).rowcount == 1:
+            if connection.execute(put, made).first() is not None:
                 return "new"
             row = connection.execute(_READ, _of(asking)).first()
             if row is None:
