@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ from typing import Any
 import pytest
 
 from conformance.backends import POSTPAID, STORES, VAULT_SECRET, a_hold, a_resolution, run
-from moonpool.state.base import Asking, Begun, Once, OnceBounds, Store, Told
+from moonpool.state.base import Asking, Begun, Once, OnceBounds, Progress, Store, StoreInUse, Told
 from moonpool.state.once import GRACE_S
-from moonpool.words import Usage
+from moonpool.words import Price, Usage
 
 pytestmark = pytest.mark.parametrize("backend", STORES)
 
@@ -159,6 +161,7 @@ def test_an_answer_of_before_changes_nothing(backend: str, tmp_path: Path) -> No
     [
         (False, None, 0, True, "new"),
         (True, "recovered", 0, True, "new"),
+        (True, "recovered", 5, True, "lost"),
         (True, "posted", 5, True, "lost"),
         (True, "posted", 0, True, "new"),
         (True, "voided", 0, True, "new"),
@@ -178,7 +181,11 @@ def test_interrupted(
             if held:
                 assert await store.books.hold(a_hold("1")) == "held"
                 assert await once.begin(asks("2")) == "running"
-                if kind != "recovered":
+                if kind == "recovered":
+                    usage = Usage(3, 0, 5, 0, estimated=True)
+                    row = Progress("1", usage, owed_pico, 0, "a-host", "CNY", Price(), 1001.0)
+                    store.books.progress([row] if owed_pico else [])
+                else:
                     resolution = a_resolution("1", kind, owed_pico, usage=Usage(3, 2, 5, 1))
                     assert await store.books.resolve(resolution) == "resolved"
                 assert await once.begin(asks("2")) == "running", "it is not stored yet"
@@ -211,6 +218,41 @@ def test_many_processes_wait_before_they_judge(backend: str, tmp_path: Path) -> 
             assert await store.books.resolve(a_resolution("1", "voided")) == "resolved"  # at 2.0
             assert await once.begin(asks("6", "held", at=2.0 + GRACE_S - 1)) == "running"
             assert await once.begin(asks("7", "held", at=2.0 + GRACE_S)) == "new"
+
+    run(walk())
+
+
+def test_processes_that_race(backend: str, tmp_path: Path) -> None:
+    """Two processes on one database, where it takes two: for each of many keys one of all that ask in either begins,
+    also when some let theirs go, while answers are stored and make room for each other."""
+
+    async def walk() -> None:
+        bounds = OnceBounds(bytes_max=20_000, scope_bytes_max=9_000)
+        async with opened(backend, tmp_path, bounds) as (_, first):
+            if backend == "sqlite":
+                with pytest.raises(StoreInUse):
+                    await opened(backend, tmp_path, bounds).__aenter__()
+                return
+            async with opened(backend, tmp_path, bounds) as (_, second):
+                chance = random.Random(1)
+                begun: Counter[int] = Counter()
+
+                async def ask(once: Once, key: int, number: int) -> None:
+                    asking = asks(f"{key} {number}", str(key), at=1000.0 + number)
+                    found = await once.begin(asking)
+                    while found == "running" or (found == "new" and chance.random() < 0.3):
+                        if found == "new":
+                            once.drop(asking)
+                        await asyncio.sleep(0)
+                        found = await once.begin(asking)
+                    if found == "new":
+                        begun[key] += 1
+                        once.finish(asking, Told(200, TOLD.content_type, TOLD.fields, chance.randbytes(400)))
+
+                racers = [(key, number) for key in range(40) for number in range(8)]
+                chance.shuffle(racers)
+                await asyncio.gather(*(ask((first, second)[number % 2], key, number) for key, number in racers))
+                assert begun == dict.fromkeys(range(40), 1)
 
     run(walk())
 
