@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import uvloop
 from msgspec.structs import force_setattr
@@ -50,6 +51,7 @@ from moonpool.state.sqlite import SqliteStore
 from moonpool.web.once import change_once
 from moonpool.words import Account, Arrival, Key
 
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "programs.md"
 DAY_S = 86_400.0
 ONCE = {"Idempotency-Key": "order 66"}
 TRIES = 3
@@ -106,6 +108,30 @@ def test_an_answer_that_was_lost(tmp_path: Path, stream: bool, fields: dict[str,
     rows = records(path)
     assert [(row.kind, row.completion) for row in rows] == [("posted", 7)] * (1 if fields else 2)
     assert all(row.owed_pico for row in rows)
+
+
+def test_the_example_of_the_guide_is_paid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The official SDK with the header, as docs/guides/programs.md shows it, over a line that loses its first answer:
+    it tries again by itself, with the same key (case 11)."""
+    programs = [part.partition("```")[0] for part in GUIDE.read_text("utf-8").split("```python\n")[1:]]
+    (example,) = (program for program in programs if "Idempotency-Key" in program)
+
+    async def act(here: Stage) -> str:
+        async with FaultProxy(("127.0.0.1", here.app.port), down=Harm(reset_after=20)) as line:
+            own: dict[str, Any] = {
+                "client": openai.OpenAI(base_url=f"http://127.0.0.1:{line.port}/v1", api_key=KEY, timeout=30)
+            }
+            running = asyncio.create_task(asyncio.to_thread(exec, example, own))
+            await until(lambda: len(here.host.requests) == 1, "it is done")
+            line.down = Harm()
+            await running
+            own["client"].close()
+            assert line.connections == 2
+            return str(own["answer"].choices[0].message.content)
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    said, path = play(tmp_path, good, act=act)
+    assert (said, only(path).completion) == ("hello", 7)
 
 
 @pytest.mark.parametrize("stream", [False, True])
