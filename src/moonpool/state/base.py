@@ -367,8 +367,8 @@ class StoreInUse(Problem):
 
 
 class Store(Protocol):
-    """Books, Keys, People, and the Vault and Once, if there are any, over one database. Use it on one event loop, between
-    `start` and `stop`."""
+    """Books, Keys, People, and the Vault and Once, if there are any, over one database. Use it on one event loop,
+    between `start` and `stop`."""
 
     books: Books
     keys: Keys
