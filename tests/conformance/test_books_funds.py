@@ -195,8 +195,7 @@ class _Clerk:
         if verb == "settle":
             return await books.settle_hours(float(plain[0]))
         if verb == "off":
-            account = next(each for each in await self.store.keys.accounts() if each.id == self.account)
-            await self.store.keys.save_account(replace(account, products_off=frozenset(plain)))
+            await self.store.keys.switch_product(self.account, plain[0], False, at)
             return "off"
         if verb == "restart":
             await self.store.stop()
