@@ -119,7 +119,7 @@ _BROKEN = {
             SELECT span, sum(requests) AS requests, sum(posted) AS posted, sum(estimated) AS estimated,
                 sum(prompt_miss) AS miss, sum(prompt_hit) AS hit, sum(completion) AS completion,
                 sum(reasoning) AS reasoning, sum(searches) AS searches, sum(owed_pico) AS owed, sum(cost_pico) AS cost,
-                sum(pack_units) AS units
+                sum(pack_units) AS units, sum(granted_pico) AS granted, sum(topped_up_pico) AS topped_up
             FROM usage GROUP BY span) u
         WHERE u.requests <> (SELECT count(*) FROM resolutions)
         OR u.posted <> (SELECT count(*) FROM resolutions WHERE kind = 'posted')
@@ -131,6 +131,10 @@ _BROKEN = {
         OR u.searches <> (SELECT sum(searches) FROM resolutions)
         OR u.owed <> (SELECT sum(owed_pico) FROM resolutions)
         OR u.cost <> (SELECT coalesce(sum(amount_pico), 0) FROM transfers WHERE debit = 'cost')
+        OR u.granted <> (SELECT coalesce(sum(amount_pico), 0) FROM transfers
+            WHERE credit IN ('revenue', 'fees') AND debit LIKE 'client:%:granted')
+        OR u.topped_up <> (SELECT coalesce(sum(amount_pico), 0) FROM transfers
+            WHERE credit IN ('revenue', 'fees') AND debit LIKE 'client:%:topped_up')
         OR u.units <> (SELECT coalesce(sum(amount_pico), 0) FROM transfers WHERE credit = 'used')""",
     "usage of a key and hour is not that of its resolutions": """
         SELECT u.account, u.key_id, u.start FROM usage u

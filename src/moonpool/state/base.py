@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from moonpool.errors import Problem
 from moonpool.ledger.funds import Pack
+from moonpool.ledger.reports import CallsAsk, CallsPage, Movement, Statement, UsageAsk, UsagePage
 from moonpool.words import Account, Key, Limits, Price, Usage
 
 
@@ -213,6 +214,27 @@ class Keys(Protocol):
         than SWITCH_S ago, Problem("caller.invalid_value") for an unknown account."""
 
 
+class Reports(Protocol):
+    """What was used and what became of money, for people and their programs. `account` is an id; None, where it may
+    be that, asks about all accounts and is for operators only. Pages follow each other by their `next`; a wrong one
+    raises Problem("caller.invalid_value")."""
+
+    def usage(self, account: str | None, ask: UsageAsk, limit: int, after: str | None = None) -> Awaitable[UsagePage]:
+        """Sums, in the order of ledger.reports.GROUPS, then by currency."""
+
+    def calls(self, account: str | None, ask: CallsAsk, limit: int, after: str | None = None) -> Awaitable[CallsPage]:
+        """Calls that have ended, newest first."""
+
+    def movements(self, account: str, start: float, end: float) -> Awaitable[Sequence[Movement]]:
+        """Deposits, packs and settlements within [start, end)."""
+
+    def statement(self, account: str, month: int) -> Awaitable[Statement]:
+        """`month` is its first second in Beijing (ledger.spans.month_of)."""
+
+    def balances(self, account: str) -> Awaitable[Sequence[Balance]]:
+        """Each currency this account ever had or used, as it is on disk."""
+
+
 SWITCH_S: Final = 3600.0
 """How long a product's switch stays as it is, once it was turned (contract 6)."""
 
@@ -367,12 +389,13 @@ class StoreInUse(Problem):
 
 
 class Store(Protocol):
-    """Books, Keys, People, and the Vault and Once, if there are any, over one database. Use it on one event loop,
+    """Books, Keys, People, Reports, and the Vault and Once, if there are any, over one database. Use it on one event loop,
     between `start` and `stop`."""
 
     books: Books
     keys: Keys
     people: People
+    reports: Reports
     vault: Vault | None
     once: Once | None
 

@@ -18,7 +18,7 @@ from moonpool.words import Price, Usage
 
 DAY = "day"
 HOUR = "hour"
-_SUMS = 11
+_SUMS = 13
 _NOTHING = Usage()
 
 
@@ -106,11 +106,15 @@ def usage(entries: Iterable[Entry]) -> list[Any]:
         found[7] += used.searches
         if entry.drawn.units:
             found[8] += sum(some for _, some in entry.drawn.units)
-        found[9] += resolution.owed_pico
-        found[10] += resolution.cost_pico
+        if resolution.owed_pico:
+            money, fee = entry.drawn.money, entry.drawn.fee
+            found[9] += resolution.owed_pico
+            found[10] += money[0] + fee[0]
+            found[11] += money[1] + fee[1]
+        found[12] += resolution.cost_pico
         for cost in resolution.earlier:
             place = (*place[:4], cost.host, currency, cost.currency or currency)
-            sums.setdefault(place, [0] * _SUMS)[10] += cost.amount_pico
+            sums.setdefault(place, [0] * _SUMS)[12] += cost.amount_pico
     rows: list[Any] = []
     days: dict[tuple[Any, ...], list[int]] = {}
     for (hour, *rest), counts in sums.items():

@@ -24,6 +24,7 @@ from moonpool.state.keyrows import Known
 from moonpool.state.keystore import SqliteKeys
 from moonpool.state.once import SqlOnce
 from moonpool.state.people import Everybody, SqlPeople
+from moonpool.state.reports import SqlReports
 from moonpool.state.schema import migrate
 from moonpool.state.sealing import Sealer
 from moonpool.state.thread import Database, WriterThread
@@ -54,6 +55,7 @@ class SqliteStore:
         self._books = SqliteBooks(self._thread, self._accounts)
         self._keys = SqliteKeys(self._thread, self._accounts, self._clock)
         self._people = SqlPeople(self._thread, self._accounts)
+        self._reports = SqlReports(self._thread)
         self._vault: SqliteVault | None = None
         self._once: SqlOnce | None = None
 
@@ -68,6 +70,10 @@ class SqliteStore:
     @property
     def people(self) -> SqlPeople:
         return self._people
+
+    @property
+    def reports(self) -> SqlReports:
+        return self._reports
 
     @property
     def vault(self) -> SqliteVault | None:

@@ -168,13 +168,16 @@ usage: Final = Table(
     number("searches"),
     number("pack_units"),
     number("owed_pico"),
+    number("granted_pico"),
+    number("topped_up_pico"),
     number("cost_pico"),
     Index("usage_of_account", "account", "span", "start"),
     sqlite_with_rowid=False,
 )
 """Sums of resolutions by when they were made: `span` is `hour` or `day`, `start` its first moment in Unix seconds (days
-are those of Beijing). `requests` counts every kind, `posted` those that were charged; `cost_pico` is what we owe the
-host of this row, earlier dispatches of a request in rows of their own hosts."""
+are those of Beijing). `requests` counts every kind, `posted` those that were charged; of `owed_pico`, `granted_pico`
+and `topped_up_pico` came from there and the rest went on credit; `cost_pico` is what we owe the host of this row,
+earlier dispatches of a request in rows of their own hosts."""
 
 progress: Final = Table(
     "progress",

@@ -27,6 +27,9 @@ def upgrade() -> None:
     _records()
     _derived()
     _kept()
+    # Only SQLite files have a past; there a cast cuts off what is behind the point.
+    if op.get_bind().dialect.name == "sqlite":
+        _sum_up()
 
 
 def _widen() -> None:
@@ -180,6 +183,8 @@ def _derived() -> None:
         Column("searches", _INTEGER, nullable=False),
         Column("pack_units", _INTEGER, nullable=False),
         Column("owed_pico", _INTEGER, nullable=False),
+        Column("granted_pico", _INTEGER, nullable=False),
+        Column("topped_up_pico", _INTEGER, nullable=False),
         Column("cost_pico", _INTEGER, nullable=False),
         sqlite_with_rowid=False,
     )
@@ -242,4 +247,37 @@ def _kept() -> None:
         Column("detail", JSON, nullable=False),
         Column("before", LargeBinary, nullable=False),
         Column("hash", LargeBinary, nullable=False),
+    )
+
+
+def _sum_up() -> None:
+    """Hours and days of the calls that were booked before there were sums."""
+    places = "account, key_id, model, host, currency, cost_currency"
+    sums = (
+        "requests, posted, estimated, prompt_miss, prompt_hit, completion, reasoning, searches, pack_units, "
+        "owed_pico, granted_pico, topped_up_pico, cost_pico"
+    )
+    added = ", ".join(f"{name} = usage.{name} + excluded.{name}" for name in sums.split(", "))
+    hour = "CAST(r.resolved_at AS INTEGER) / 3600 * 3600"
+    of_call = "FROM resolutions r JOIN holds h ON h.seq = r.hold_seq"
+    op.execute(
+        f"INSERT INTO usage (span, start, {places}, {sums}) "
+        f"SELECT 'hour', {hour}, h.account, h.key_id, h.model, r.host, h.currency, coalesce(c.currency, h.currency), "
+        "count(*), sum(r.kind = 'posted'), sum(r.estimated), sum(r.prompt_miss), sum(r.prompt_hit), sum(r.completion), "
+        "sum(r.reasoning), 0, 0, sum(r.owed_pico), sum(coalesce(g.amount_pico, 0)), sum(coalesce(t.amount_pico, 0)), "
+        f"sum(r.cost_pico) {of_call} LEFT JOIN transfers g ON g.seq = h.seq AND g.leg = 0 "
+        "LEFT JOIN transfers t ON t.seq = h.seq AND t.leg = 1 LEFT JOIN transfers c ON c.seq = h.seq AND c.leg = 2 "
+        "GROUP BY 2, 3, 4, 5, 6, 7, 8"
+    )
+    op.execute(
+        f"INSERT INTO usage (span, start, {places}, {sums}) "
+        f"SELECT 'hour', {hour}, h.account, h.key_id, h.model, substr(e.credit, 6), h.currency, e.currency, "
+        f"0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, sum(e.amount_pico) {of_call} "
+        "JOIN transfers e ON e.seq = h.seq AND e.leg > 2 "
+        f"GROUP BY 2, 3, 4, 5, 6, 7, 8 ON CONFLICT (span, start, {places}) DO UPDATE SET {added}"
+    )
+    op.execute(
+        f"INSERT INTO usage (span, start, {places}, {sums}) "
+        f"SELECT 'day', (start + 28800) / 86400 * 86400 - 28800, {places}, "
+        f"{', '.join(f'sum({name})' for name in sums.split(', '))} FROM usage GROUP BY 2, 3, 4, 5, 6, 7, 8"
     )
