@@ -30,8 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "app": _WEB | {"dialects", "state", "transports", "web"},
     # It plays a provider with the parts that talk to one.
     "twin": _WEB | {"dialects", "transports", "web"},
-    # Without a server a command is an app of its own: it checks hosts and fetches weights itself.
-    "cli": _WEB | {"web", "app", "twin", "transports.http", "transports.weights"},
+    # Without a server a command is an app of its own: it checks hosts, fetches weights and reads a ledger itself.
+    "cli": _WEB | {"web", "app", "twin", "transports.http", "transports.weights", "state.recount"},
     "__main__": {"cli"},
 }
 
