@@ -10,6 +10,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ from moonpool.transports.base import Transport
 from moonpool.transports.http import HttpTransport
 from moonpool.transports.llama import Embedded, LlamaTransport
 from moonpool.transports.weights_gguf import read_facts
-from moonpool.web import admin, ops
+from moonpool.web import admin, csv, ops
 from moonpool.web.data import DataPlane
 from moonpool.web.listener import Server
 from moonpool.web.once import change_once
@@ -127,6 +128,7 @@ class App:
             transports=self.transports,
             books=self.store.books,
             keys=self.store.keys,
+            reports=self.store.reports,
             vault=self.store.vault,
             limiter=MemoryLimiter(),
             fleet=Fleet(settings.routing, time.monotonic, journal.note),
@@ -269,14 +271,12 @@ class App:
         async def answer() -> None:
             path = arrival.path.removeprefix(_ADMIN)
             store, now = self.platform.answers.store, self.platform.clock()
+            run = partial(admin.handle, self.platform, arrival.method, path, arrival.query, arrival.body)
             try:
-                told = await change_once(
-                    store,
-                    arrival,
-                    "socket",
-                    now,
-                    lambda: admin.handle(self.platform, arrival.method, path, arrival.query, arrival.body),
-                )
+                if arrival.method == "GET":
+                    await csv.answer(*await run(), writer)
+                    return
+                told = await change_once(store, arrival, "socket", now, run)
             except Problem as problem:
                 refuse(writer, problem, self.platform.client)
             except Exception as error:

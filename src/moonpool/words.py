@@ -218,7 +218,8 @@ class Key(Struct, frozen=True):
 
     `id` is the public part (12 characters). `switches` are the per-key compatibility switches:
     `keepalive` ("comment" | "newline" | "off"), `usage` ("finish" | "chunk"), `conflicts` ("adapt" | "refuse"),
-    `continuation` ("same" | "on" | "off"), `reasoning` ("restored" | "off"), `user_text` ("tagged" | "all" | "off").
+    `continuation` ("same" | "on" | "off"), `reasoning` ("restored" | "off"), `user_text` ("tagged" | "all" | "off"),
+    `sees` ("own" | "account").
     `limits` is None for a key that may do whatever its account may.
     """
 

@@ -23,7 +23,7 @@ from moonpool.app import dialects, open_store
 from moonpool.catalog.catalog import Catalogue, build
 from moonpool.errors import Problem
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys
+from moonpool.state.base import Books, Keys, Reports
 from moonpool.transports.http import HttpTransport
 from moonpool.web import admin
 from moonpool.web.listener import short_address
@@ -42,6 +42,7 @@ class Alone(Struct, frozen=True):
     catalogue: Catalogue
     books: Books
     keys: Keys
+    reports: Reports
     transports: Mapping[str, Any]
     dialects: Mapping[str, Any]
     clock: Callable[[], float]
@@ -109,7 +110,17 @@ async def _alone(settings: Settings, method: str, route: str, query: str, body: 
     try:
         await store.start()
         await transport.start()
-        desk = Alone(settings, catalogue, store.books, store.keys, {"http": transport}, dialects(), time.time, _parts)
+        desk = Alone(
+            settings,
+            catalogue,
+            store.books,
+            store.keys,
+            store.reports,
+            {"http": transport},
+            dialects(),
+            time.time,
+            _parts,
+        )
         return await admin.handle(desk, method, route, query, body)
     except Problem as problem:
         raise Refused(" ".join(filter(None, (problem.message, problem.detail)))) from None

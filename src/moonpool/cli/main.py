@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from moonpool import __version__
-from moonpool.cli import accounts, config, doctor, hosts, keys, models, serve, show, tokens, twin, usage, users
+from moonpool.cli import accounts, config, doctor, hosts, keys, ledger, models, serve, show, tokens, twin, usage, users
 from moonpool.cli.desk import Refused
 from moonpool.errors import Problem
 from moonpool.settings import ConfigError
@@ -33,6 +33,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(models.app, name="models")
 app.add_typer(hosts.app, name="hosts")
 app.command()(usage.usage)
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(config.app, name="config")
 app.command()(doctor.doctor)
 app.command()(twin.twin)

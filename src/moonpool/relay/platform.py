@@ -17,7 +17,7 @@ from moonpool.relay.meters import Meters
 from moonpool.relay.once import Answers
 from moonpool.relay.resume import Tapes
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys, Limiter, Vault
+from moonpool.state.base import Books, Keys, Limiter, Reports, Vault
 from moonpool.transports.base import Transport
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Platform(Struct, frozen=True):
     transports: Mapping[str, Transport]
     books: Books
     keys: Keys
+    reports: Reports
     vault: Vault | None
     limiter: Limiter
     fleet: Fleet

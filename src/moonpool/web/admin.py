@@ -24,7 +24,8 @@ from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys
+from moonpool.state.base import Books, Keys, Reports
+from moonpool.web import admin_reading as reading
 from moonpool.web import host_check
 from moonpool.web.ops import unready
 from moonpool.words import Account, Host, Key
@@ -39,6 +40,7 @@ SWITCHES: Final[Mapping[str, tuple[str, ...]]] = {
     "user_text": ("tagged", "all", "off"),
     "conflicts": ("adapt", "refuse"),
     "continuation": ("same", "on", "off"),
+    "sees": ("own", "account"),
 }
 """What `switches` of a key may say; the first of each is what holds without it."""
 
@@ -54,6 +56,8 @@ class Desk(Protocol):
     def books(self) -> Books: ...
     @property
     def keys(self) -> Keys: ...
+    @property
+    def reports(self) -> Reports: ...
     @property
     def transports(self) -> Mapping[str, Any]: ...
     @property
@@ -323,6 +327,23 @@ ROUTES: Final = (
     Route("GET", "/models/{name}", show_model, "Show all that holds for one model."),
     Route("GET", "/hosts", list_hosts, "List the hosts in use."),
     Route("POST", "/hosts/check", check_hosts, "Ask hosts for their models and balance.", query=("host",)),
+    Route("GET", "/usage", reading.usage, "Sums of what was used.", query=reading.USAGE_QUERY),
+    Route("GET", "/calls", reading.calls, "The calls one by one.", query=reading.CALLS_QUERY),
+    Route(
+        "GET",
+        "/accounts/{name}/usage",
+        reading.account_usage,
+        "Sums of what an account used.",
+        query=reading.OWN_USAGE_QUERY,
+    ),
+    Route("GET", "/accounts/{name}/calls", reading.account_calls, "An account's calls.", query=reading.OWN_CALLS_QUERY),
+    Route(
+        "GET",
+        "/accounts/{name}/statement",
+        reading.statement,
+        "What became of an account's money in a month.",
+        query=("month", "format"),
+    ),
     Route("GET", "/totals", totals, "What the ledger says in sum."),
     Route("GET", "/status", status, "How the server is."),
 )

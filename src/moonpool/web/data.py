@@ -1,7 +1,7 @@
 """The routes an API client uses, on all base URLs at once; each hands over to the relay and knows no rule.
 
-Base URLs: shared contract section 1. Shapes of the list of models and of the balance: PROVIDERS 1.2; a model that
-the embedded model answers for says so in `owned_by`.
+Base URLs: shared contract section 1. Shape of the list of models: PROVIDERS 1.2; a model that the embedded model
+answers for says so in `owned_by`. What a key reads of its account: account.py.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.later import drive
 from moonpool.ledger.access import lists
-from moonpool.ledger.money import decimal
 from moonpool.relay.path import authenticate, serve
 from moonpool.relay.platform import Platform
 from moonpool.relay.reply import JSON, refuse
 from moonpool.relay.writer import Writer
+from moonpool.web import csv
+from moonpool.web.account import balance, billing_usage, subscription, token_usage, usage
 from moonpool.words import CHAT, COMPLETION, Arrival, Operation
 
 _AFTER_DIGITS_MAX: Final = 18
@@ -38,8 +39,7 @@ class DataPlane:
         self._platform = platform
         operations: tuple[tuple[str, Operation], ...] = (("/chat/completions", CHAT), ("/completions", COMPLETION))
         self._operations = {base + tail: operation for base in BASES for tail, operation in operations}
-        pages: tuple[tuple[str, Page], ...] = (("/models", models), ("/user/balance", balance))
-        self._pages = {base + tail: page for base in BASES for tail, page in pages}
+        self._pages = {base + tail: page for base in BASES for tail, page in _PAGES} | {"/api/usage/token": token_usage}
         self._stream_prefixes = tuple(base + "/streams/" for base in BASES)
         self._model_prefixes = tuple(base + "/models/" for base in BASES)
 
@@ -65,11 +65,13 @@ class DataPlane:
 
     async def _answer(self, page: Page, arrival: Arrival, writer: Writer) -> None:
         try:
-            body = _encode(await page(self._platform, arrival))
+            body = await page(self._platform, arrival)
+            if isinstance(body, csv.Csv):
+                await csv.send(body, writer, head_only=arrival.method == "HEAD")
+            else:
+                writer.whole(200, JSON, [], _encode(body))
         except Problem as problem:
             refuse(writer, problem, self._platform.client)
-        else:
-            writer.whole(200, JSON, [], body)
 
     def _wrong_method(self, writer: Writer, allowed: str) -> None:
         problem = Problem("caller.wrong_method", f"This address takes {allowed} only.")
@@ -125,25 +127,14 @@ async def model(platform: Platform, arrival: Arrival) -> object:
     raise Problem("caller.not_found", f"The model {name!r} does not exist.", param="model")
 
 
-async def balance(platform: Platform, arrival: Arrival) -> object:
-    """GET /user/balance in DeepSeek's shape: amounts are strings with two decimals."""
-    _, account = await authenticate(platform, arrival)
-    found = await platform.books.balance(account.id)
-    if found is None:
-        return {"is_available": account.post_paid, "balance_infos": []}
-    total = found.granted_pico + found.topped_up_pico - found.held_pico
-    return {
-        "is_available": found.post_paid or total > 0,
-        "balance_infos": [
-            {
-                "currency": found.currency,
-                "total_balance": decimal(total),
-                "granted_balance": decimal(found.granted_pico),
-                "topped_up_balance": decimal(found.topped_up_pico),
-            }
-        ],
-    }
-
-
 def _row(row: Model) -> dict[str, object]:
     return {"id": row.name, "object": "model", "created": row.created, "owned_by": row.owned_by}
+
+
+_PAGES: Final[tuple[tuple[str, Page], ...]] = (
+    ("/models", models),
+    ("/user/balance", balance),
+    ("/usage", usage),
+    ("/dashboard/billing/subscription", subscription),
+    ("/dashboard/billing/usage", billing_usage),
+)
