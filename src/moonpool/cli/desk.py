@@ -23,7 +23,8 @@ from moonpool.app import dialects, open_store
 from moonpool.catalog.catalog import Catalogue, build
 from moonpool.errors import Problem
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys, Reports
+from moonpool.state.base import Books, Keys
+from moonpool.state.base_reports import Reports
 from moonpool.transports.http import HttpTransport
 from moonpool.web import admin
 from moonpool.web.listener import short_address

@@ -17,7 +17,8 @@ from moonpool.relay.meters import Meters
 from moonpool.relay.once import Answers
 from moonpool.relay.resume import Tapes
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys, Limiter, Reports, Vault
+from moonpool.state.base import Books, Keys, Limiter, Vault
+from moonpool.state.base_reports import Reports
 from moonpool.transports.base import Transport
 
 if TYPE_CHECKING:

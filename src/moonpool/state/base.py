@@ -7,14 +7,16 @@ caller must look at each; a store that cannot be written raises Problem("platfor
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from msgspec import Struct
 
 from moonpool.errors import Problem
 from moonpool.ledger.funds import Pack
-from moonpool.ledger.reports import CallsAsk, CallsPage, Movement, Statement, UsageAsk, UsagePage
 from moonpool.words import Account, Key, Limits, Price, Usage
+
+if TYPE_CHECKING:
+    from moonpool.state.base_reports import Reports
 
 
 class Hold(Struct, frozen=True, gc=False):
@@ -214,27 +216,6 @@ class Keys(Protocol):
         than SWITCH_S ago, Problem("caller.invalid_value") for an unknown account."""
 
 
-class Reports(Protocol):
-    """What was used and what became of money, for people and their programs. `account` is an id; None, where it may
-    be that, asks about all accounts and is for operators only. Pages follow each other by their `next`; a wrong one
-    raises Problem("caller.invalid_value")."""
-
-    def usage(self, account: str | None, ask: UsageAsk, limit: int, after: str | None = None) -> Awaitable[UsagePage]:
-        """Sums, in the order of ledger.reports.GROUPS, then by currency."""
-
-    def calls(self, account: str | None, ask: CallsAsk, limit: int, after: str | None = None) -> Awaitable[CallsPage]:
-        """Calls that have ended, newest first."""
-
-    def movements(self, account: str, start: float, end: float) -> Awaitable[Sequence[Movement]]:
-        """Deposits, packs and settlements within [start, end)."""
-
-    def statement(self, account: str, month: int) -> Awaitable[Statement]:
-        """`month` is its first second in Beijing (ledger.spans.month_of)."""
-
-    def balances(self, account: str) -> Awaitable[Sequence[Balance]]:
-        """Each currency this account ever had or used, as it is on disk."""
-
-
 SWITCH_S: Final = 3600.0
 """How long a product's switch stays as it is, once it was turned (contract 6)."""
 
@@ -389,8 +370,8 @@ class StoreInUse(Problem):
 
 
 class Store(Protocol):
-    """Books, Keys, People, Reports, and the Vault and Once, if there are any, over one database. Use it on one event loop,
-    between `start` and `stop`."""
+    """Books, Keys, People, Reports, and the Vault and Once, if there are any, over one database. Use it on one event
+    loop, between `start` and `stop`."""
 
     books: Books
     keys: Keys

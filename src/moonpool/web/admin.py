@@ -24,7 +24,8 @@ from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys, Reports
+from moonpool.state.base import Books, Keys
+from moonpool.state.base_reports import Reports
 from moonpool.web import admin_reading as reading
 from moonpool.web import host_check
 from moonpool.web.ops import unready

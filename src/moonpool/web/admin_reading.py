@@ -13,7 +13,8 @@ from moonpool.errors import Problem
 from moonpool.ledger.money import exact
 from moonpool.ledger.reports import GROUPS, LIMIT_MAX, CallsAsk, Group, Movement, Standing, UsageAsk
 from moonpool.ledger.spans import month_of
-from moonpool.state.base import Keys, Reports
+from moonpool.state.base import Keys
+from moonpool.state.base_reports import Reports
 from moonpool.web import csv, sums
 from moonpool.words import Account
 
