@@ -27,10 +27,11 @@ from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
 from moonpool.relay.once import Answers
-from moonpool.relay.platform import Platform, request_ids
+from moonpool.relay.platform import Platform, request_ids, switches_of
 from moonpool.relay.reply import refuse
 from moonpool.relay.resume import Tapes
 from moonpool.relay.revoked import Revocations
+from moonpool.relay.tariffs import tariffs_of
 from moonpool.relay.writer import Writer
 from moonpool.settings import ConfigError, Settings, secret
 from moonpool.state.base import OnceBounds, VaultBounds
@@ -129,6 +130,8 @@ class App:
             books=self.store.books,
             keys=self.store.keys,
             reports=self.store.reports,
+            overrides=self.store.overrides,
+            tariffs=tariffs_of(catalogue, self.store.overrides, journal.note),
             vault=self.store.vault,
             limiter=MemoryLimiter(),
             fleet=Fleet(settings.routing, time.monotonic, journal.note),
@@ -140,12 +143,7 @@ class App:
             active=set(),
             tapes=Tapes(settings.streams, time.monotonic, soon, render_event),
             answers=Answers(self.store.once, settings.idempotency, time.monotonic, soon, render_event),
-            switches={
-                "keepalive": "comment",
-                "usage": settings.streams.usage,
-                "conflicts": "adapt",
-                "continuation": settings.streams.continuation,
-            },
+            switches=switches_of(settings),
             beat_s=settings.streams.keepalive_s,
             parts=self.parts,
         )

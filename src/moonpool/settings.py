@@ -197,7 +197,7 @@ class Declared(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that can be set. `hosts` and `models` overlay the catalogue's rows."""
+    """Everything that can be set. `hosts`, `models`, `calendars` and `holidays` overlay the catalogue's rows."""
 
     home: Annotated[str, _of("Folder that holds all state. MOONPOOL_HOME says so too.")] = ""
     host: Annotated[str, _of("Address to listen on.", min_length=1)] = "127.0.0.1"
@@ -218,6 +218,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     accounts: list[Declared] = []
     hosts: dict[str, dict[str, Any]] = {}
     models: dict[str, dict[str, Any]] = {}
+    calendars: dict[str, dict[str, Any]] = {}
+    holidays: dict[str, dict[str, dict[str, Any]]] = {}
     file: Annotated[str, _of("The file these settings were read from; set by the loader.")] = ""
 
     def home_path(self) -> Path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import typing
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from moonpool.settings import Declared, Settings
+
+_OVERLAYS: Final = {"hosts": "NAME", "models": "NAME", "calendars": "NAME", "holidays": "NAME.YEAR"}
+_OVERLAID: Final = "Overlays a row of the catalogue, or adds one."
 
 
 class Described(Struct, frozen=True):
@@ -37,8 +40,8 @@ def _describe(record: type[Struct], prefix: str, rows: list[Described]) -> None:
             _describe(hint, f"{path}.", rows)
         elif field.name == "accounts":
             _describe(Declared, "accounts[].", rows)
-        elif path in {"hosts", "models"}:
-            rows.append(Described(f"{path}.NAME", "table", "", "", "Overlays a row of the catalogue, or adds one."))
+        elif path in _OVERLAYS:
+            rows.append(Described(f"{path}.{_OVERLAYS[path]}", "table", "", "", _OVERLAID))
         else:
             base, *metas = typing.get_args(hint)
             meta = next(m for m in metas if isinstance(m, Meta))

@@ -7,7 +7,7 @@ spans of seconds (`_s`). Tokens are counts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -46,6 +46,13 @@ class Price(Struct, frozen=True, gc=False):
     valid_from: str = "1970-01-01"
     searches: int = 0
     version: str = ""
+
+
+class Prices(Protocol):
+    """A price that changes with time (catalog/prices.py)."""
+
+    def at(self, at: float) -> Price:
+        """What holds at this moment, in Unix seconds."""
 
 
 class Call(Struct, frozen=True):
@@ -180,7 +187,8 @@ class Host(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True):
-    """A model at a host, with the host's own name for it, what it can do, its price there and dialect options.
+    """A model at a host, with the host's own name for it, what it can do, what it costs us there (None: nothing is
+    known) and dialect options.
 
     `weight` is its share among equals. `replay` is what becomes of reasoning that is sent back: `keep` it, `strip` it,
     `reject` it as the client's fault, or `fill` it: kept, and "" where it is missing (PROVIDERS 1.7).
@@ -189,7 +197,7 @@ class Target(Struct, frozen=True):
     host: Host
     model: str
     can: frozenset[str] = frozenset()
-    price: Price = Price()
+    prices: Prices | None = None
     options: Mapping[str, Any] = {}
     weight: int = 1
     replay: Literal["keep", "strip", "reject", "fill"] = "keep"

@@ -196,6 +196,32 @@ def test_accounts(home: Path) -> None:
     assert "already" in again.stderr
 
 
+def test_prices(home: Path) -> None:
+    """What a model costs now can be read; what is agreed with an account is kept, shown and forgotten."""
+    row = {"valid_from": "2026-01-01", "prompt_miss": "1", "prompt_hit": "0.5", "completion": "2"}
+    told = ", ".join(f'{name} = "{value}"' for name, value in row.items())
+    (home / "moonpool.toml").write_text(f"{CONFIG}[models.deepseek-chat]\nhosts = ['far']\nprices = [{{ {told} }}]\n")
+    rows = {row["model"]: row for row in data(home, "prices", "show")["data"]}
+    assert (rows["deepseek-chat"]["completion"], rows["deepseek-chat"]["product"]) == ("2.00", "chat-v3")
+    assert "deepseek-chat" in moonpool(home, "prices", "show").stdout
+    assert data(home, "prices", "show", "default")["data"] == []
+    words = ("default", "deepseek-chat")
+    assert data(home, "prices", "set", *words, "--factor", "0.5", "--from", "2026-02-01")["price"] == {"factor": "0.5"}
+    amounts = ("--prompt-miss", "1", "--prompt-hit", "1", "--completion", "3", "--peak-factor", "2")
+    done = moonpool(home, "prices", "set", *words, *amounts, "--from", "2099-01-01")
+    assert done.stdout == ("default pays for deepseek-chat from 2099-01-01 on: 1 / 1 / 3 CNY, at peak (weekdays) × 2\n")
+    page = data(home, "prices", "show", "default")
+    assert page["now"]["deepseek-chat"]["completion"] == "1.00"
+    shown = moonpool(home, "prices", "show", "default").stdout
+    assert "0.5 × the list" in shown
+    assert "2099-01-01" in shown
+    assert moonpool(home, "prices", "set", *words, "--completion", "3").returncode == 2
+    assert moonpool(home, "prices", "set", *words, "--factor", "x").returncode == 1
+    assert data(home, "prices", "unset", *words)["deleted"] == 2
+    assert moonpool(home, "prices", "unset", *words).returncode == 1
+    assert "list prices" in moonpool(home, "prices", "show", "default").stderr
+
+
 def test_endings(home: Path) -> None:
     """0 is done, 1 is refused, 2 is wrong usage or configuration; each failure is said in one sentence."""
     assert moonpool(home, "models", "list").returncode == 0
@@ -346,6 +372,7 @@ def test_doctor(home: Path) -> None:
     """Every check has a line that says ok, warn or fail, and a failure says what to do."""
     found = {row["name"]: row for row in data(home, "doctor")}
     assert {"python", "home", "server", "store", "weights", "llama.cpp", "port", "hosts", "clock"} <= set(found)
+    assert found["prices"]["state"] == "ok", "no price of this home goes by a calendar"
     assert found["store"]["state"] == "ok"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

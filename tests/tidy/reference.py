@@ -191,12 +191,13 @@ def catalogue() -> str:
     page = _head(
         "The catalogue",
         "`src/moonpool/catalog/`",
-        "What can be asked for is data: rows of `models.toml`, `hosts.toml` and `weights.toml` in the package. "
-        "`[models.NAME]` and `[hosts.NAME]` of `moonpool.toml` are laid over them field by field, or add rows. "
+        "What can be asked for is data: rows of `models.toml`, `hosts.toml`, `calendars.toml` and `weights.toml` in "
+        "the package. `[models.NAME]`, `[hosts.NAME]` and `[calendars.NAME]` of `moonpool.toml` are laid over them "
+        "field by field, or add rows; `[holidays.NAME.YEAR]` replaces or adds a year. "
         "`moonpool models show NAME` prints what holds.",
     )
     page += "\n## Models\n\nWith no provider's key all of them are served by the embedded model.\n"
-    shipped = build(Settings(), {"DEEPSEEK_API_KEY": "k", "LKEAP_API_KEY": "k", "TOKENHUB_API_KEY": "k"}, now=0.0)
+    shipped = build(Settings(), {"DEEPSEEK_API_KEY": "k", "LKEAP_API_KEY": "k", "TOKENHUB_API_KEY": "k"})
     found = [
         (
             f"`{model.name}`",
@@ -225,6 +226,10 @@ def _records() -> list[tuple[Any, str]]:
         (rows.ModelRow, "Fields of a model"),
         (rows.Served, "Fields of an entry of its hosts"),
         (rows.PriceRow, "Fields of a price"),
+        (rows.PeakRow, "Fields of its peak"),
+        (rows.CalendarRow, "Fields of a calendar"),
+        (rows.YearRow, "Fields of a year of public holidays"),
+        (rows.AgreedRow, "Fields of a price that was agreed with an account"),
         (rows.HostRow, "Fields of a host"),
         (options.OptionsRow, "Options of a host, or of an entry of a model's hosts"),
         (rows.DialectRow, "Fields of a dialect"),

@@ -120,7 +120,7 @@ def test_every_setting_explains_itself() -> None:
     assert len({row.path for row in rows}) == len(rows)
     for row in rows:
         assert row.help.endswith("."), row.path
-        assert row.default or row.path.startswith(("hosts", "models")), row.path
+        assert row.default or row.path.startswith(("hosts", "models", "calendars", "holidays")), row.path
     assert "file" not in {row.path for row in rows}
     assert msgspec.convert(msgspec.to_builtins(Settings()), Settings) == Settings()
 

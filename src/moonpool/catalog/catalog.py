@@ -6,32 +6,36 @@ Everything is checked and computed here, once: a request finds a Model by its na
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from moonpool.catalog import load
+from moonpool.catalog import load, prices
+from moonpool.catalog.calendars import Calendar, midnight, warnings
 from moonpool.catalog.model import Bound, Check, Model
 from moonpool.catalog.options import checked
+from moonpool.catalog.prices import Schedule
 from moonpool.catalog.rows import DIALECTS, EMBEDDED, NEEDS, HostRow, ModelRow, PriceRow, Served, Shipped
 from moonpool.catalog.weights import weights_rows
 from moonpool.errors import Problem
-from moonpool.ledger.money import exact
 from moonpool.settings import ConfigError, Secret, Settings, masked, nearest, secret
-from moonpool.words import Host, Price, Target
+from moonpool.words import Host, Target
 
-__all__ = ["Catalogue", "Model", "build"]
+__all__ = ["SEARCH", "Catalogue", "Model", "build"]
+
+SEARCH: Final = "web-search"
+"""The product whose packs are of search calls."""
 
 
 class Catalogue(Struct, frozen=True):
-    """Models by name, hosts that are there, and why the others are not (name -> sentence)."""
+    """Models by name, hosts that are there, why the others are not (name -> sentence), and when it is peak."""
 
     by_name: Mapping[str, Model]
     present: tuple[Host, ...]
     absent: Mapping[str, str]
+    calendars: Mapping[str, Calendar] = {}
 
     def find(self, name: str) -> Model:
         """Raises Problem("caller.unknown_model") that lists the names there are."""
@@ -50,6 +54,21 @@ class Catalogue(Struct, frozen=True):
 
     def hosts(self) -> tuple[Host, ...]:
         return self.present
+
+    def products(self) -> tuple[str, ...]:
+        """What packs and switches may be of."""
+        return (*sorted({model.product for model in self.by_name.values()}), SEARCH)
+
+    def warnings(self, now: float) -> list[str]:
+        """What an operator ought to know about these prices, in sentences."""
+        used = [model.prices for model in self.by_name.values()]
+        used += [
+            target.prices
+            for model in self.by_name.values()
+            for target in model.targets
+            if isinstance(target.prices, Schedule)
+        ]
+        return warnings((calendar for schedule in used for calendar in schedule.calendars()), now)
 
     def effective(self) -> dict[str, Any]:
         """All of it as plain tables for people, keys masked, amounts per million tokens."""
@@ -77,7 +96,7 @@ class _Parts(Struct, frozen=True):
     host_rows: Mapping[str, HostRow]
     rows: Mapping[str, ModelRow]
     local: _Local | None
-    now: float
+    calendars: Mapping[str, Calendar]
 
     def file(self, model: str) -> str:
         return self.settings.file if model in self.settings.models else load.MODELS_FILE
@@ -87,13 +106,10 @@ def build(
     settings: Settings,
     environ: Mapping[str, str],
     embedded: Mapping[str, Any] | None = None,
-    *,
-    now: float | None = None,
 ) -> Catalogue:
     """The catalogue that these settings make. Raises ConfigError.
 
-    `embedded` is what a GGUF file of the operator's own says of itself (`model`, `thinks`). `now` (Unix seconds)
-    decides which of a host's dated prices is what we owe it.
+    `embedded` is what a GGUF file of the operator's own says of itself (`model`, `thinks`).
     """
     shipped = load.shipped()
     host_rows = load.host_rows(settings)
@@ -105,14 +121,14 @@ def build(
         host_rows,
         load.model_rows(shipped.models, settings),
         _local(settings, embedded or {}) if EMBEDDED in hosts else None,
-        time.time() if now is None else now,
+        load.known_calendars(settings),
     )
     models = {}
     for name in sorted(parts.rows):
         model = _model(name, parts)
         if model is not None:
             models[name] = model
-    return Catalogue(models, tuple(hosts.values()), absent)
+    return Catalogue(models, tuple(hosts.values()), absent, parts.calendars)
 
 
 # Hosts
@@ -208,7 +224,8 @@ def _model(name: str, parts: _Parts) -> Model | None:
     first = targets[0].host
     checks, bounds, defaults = load.checks(row.rules, parts.shipped.rules, name, file)
     checks["max_tokens"] = load.limit("max_tokens", row.output_max)
-    if not any(parts.host_rows[target.host.name].searches for target in targets):
+    searches = any(parts.host_rows[target.host.name].searches for target in targets)
+    if not searches:
         checks["enable_search"] = Check(drop=True)
     local = first.transport == "llama"
     free = local and "prices" not in parts.settings.models.get(name, {})
@@ -243,10 +260,12 @@ def _model(name: str, parts: _Parts) -> Model | None:
         defaults=defaults,
         efforts=parts.shipped.efforts,
         unsupported={need: text.format(model=name) for need, text in parts.shipped.unsupported.items()},
-        prices=((0.0, Price()),) if free else _prices(name, row.prices, parts),
+        prices=prices.FREE if free else _prices(name, row.prices, f"models.{name}", parts),
+        product=row.product or name,
+        searches=searches,
         targets=targets,
         owned_by=parts.host_rows[first.name].owner or first.name,
-        created=load.midnight(row.released) if row.released else 0,
+        created=midnight(row.released) if row.released else 0,
     )
 
 
@@ -287,28 +306,28 @@ def _target(name: str, row: ModelRow, served: Served, host: Host, parts: _Parts)
             "limit_counts_thinking": row.limit_counts_thinking,
             **served.options,
         }
-        return Target(host, served.model or parts.local.model, can & parts.local.can, Price(), options, served.weight)
+        return Target(host, served.model or parts.local.model, can & parts.local.can, None, options, served.weight)
     model = served.model or name
-    price = Price()
-    if served.prices or host_row.listed:
-        known = parts.rows.get(model)
-        if served.prices:
-            listed = _prices(name, served.prices, parts)
-        else:
-            listed = _prices(model, known.prices, parts) if known is not None else _prices(name, row.prices, parts)
-        price = next((price for start, price in reversed(listed) if start <= parts.now), listed[0][1])
+    costs: Schedule | None = None
+    if served.prices:
+        costs = _prices(name, served.prices, f"models.{name}.hosts.{host.name}", parts)
+    elif host_row.listed:
+        known = model if model in parts.rows else name
+        costs = _prices(known, parts.rows[known].prices, f"models.{known}", parts)
     replay = served.replay or host_row.replay or "keep"
-    return Target(host, model, can, price, served.options, served.weight, replay)
+    return Target(host, model, can, costs, served.options, served.weight, replay)
 
 
-def _prices(name: str, rows: str | list[PriceRow], parts: _Parts) -> tuple[tuple[float, Price], ...]:
-    file = parts.file(name)
+def _prices(name: str, rows: str | list[PriceRow], key: str, parts: _Parts) -> Schedule:
+    """What stands under `prices` of `key`, which names it in the books unless it is a list's."""
+    file, listed = parts.file(name), key
     if isinstance(rows, str):
         lists = parts.shipped.prices
         if rows not in lists:
-            raise ConfigError(file, f"models.{name}.prices", f"there is no list {rows!r}{nearest(rows, lists)}")
-        rows = lists[rows]
-    return load.prices(rows, f"models.{name}", file)
+            raise ConfigError(file, f"{key}.prices", f"there is no list {rows!r}{nearest(rows, lists)}")
+        listed, rows = rows, lists[rows]
+    steps = prices.schedule(rows, listed, f"{key}.prices", file, parts.calendars)
+    return Schedule(steps) if steps else prices.FREE
 
 
 # For people
@@ -317,11 +336,6 @@ def _prices(name: str, rows: str | list[PriceRow], parts: _Parts) -> tuple[tuple
 def _host_table(host: Host) -> dict[str, Any]:
     table = {name: getattr(host, name) for name in host.__struct_fields__ if name != "name"}
     return {**table, "api_key": masked(host.api_key) if host.api_key else "", "options": dict(host.options)}
-
-
-def _price_table(price: Price) -> dict[str, str]:
-    per_million = {name: exact(getattr(price, name) * 10**6) for name in ("prompt_miss", "prompt_hit", "completion")}
-    return {"valid_from": price.valid_from, "currency": price.currency, **per_million}
 
 
 def _model_table(model: Model) -> dict[str, Any]:
@@ -336,13 +350,17 @@ def _model_table(model: Model) -> dict[str, Any]:
         "defaults": dict(model.defaults),
         "rules": {name: _check_text(check) for name, check in model.checks.items()},
         "bounds": {bound.field: _bound_text(bound) for bound in model.bounds},
-        "prices": [_price_table(price) for _, price in model.prices],
+        "product": model.product,
+        "prices": [prices.step_table(step) for step in model.prices.steps],
         "hosts": [
             {
                 "name": target.host.name,
                 "model": target.model,
                 "can": sorted(target.can),
-                "cost": _price_table(target.price),
+                "prices": [
+                    prices.step_table(step)
+                    for step in (target.prices.steps if isinstance(target.prices, Schedule) else ())
+                ],
             }
             for target in model.targets
         ],

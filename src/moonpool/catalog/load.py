@@ -5,7 +5,6 @@ Whatever is wrong is a ConfigError with file, key and rule. Sources: DESIGN 8 (o
 
 from __future__ import annotations
 
-import datetime
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -15,20 +14,30 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from moonpool.catalog.calendars import Calendar, calendars, check_year
 from moonpool.catalog.model import Bound, Check
 from moonpool.catalog.options import checked
-from moonpool.catalog.rows import DialectRow, HostRow, ModelRow, PriceRow, RuleRow, Served, Shipped
-from moonpool.ledger.money import price_of
+from moonpool.catalog.rows import (
+    AgreedRow,
+    CalendarRow,
+    DialectRow,
+    HostRow,
+    ModelRow,
+    PeakRow,
+    PriceRow,
+    RuleRow,
+    Served,
+    Shipped,
+    YearRow,
+)
 from moonpool.settings import ConfigError, Settings, explained, nearest
-from moonpool.words import Price
 
-R = TypeVar("R", HostRow, ModelRow, RuleRow)
+R = TypeVar("R", HostRow, ModelRow, RuleRow, CalendarRow, YearRow, AgreedRow)
 
 HOSTS_FILE: Final = "hosts.toml"
 MODELS_FILE: Final = "models.toml"
+CALENDARS_FILE: Final = "calendars.toml"
 
-# Prices begin and models are born at midnight in Beijing.
-_ZONE: Final = datetime.timezone(datetime.timedelta(hours=8))
 _UNKNOWN: Final = re.compile(r"object contains unknown field `(.*)`\.", re.IGNORECASE)
 _PLAIN: Final = DialectRow()
 _RANGE: Final = re.compile(r"([\[(])(\S+), (\S+)\]")
@@ -108,9 +117,11 @@ def row(table: Mapping[str, Any], kind: type[R], key: str, file: str) -> R:
 
 
 def _kind_at(path: str, kind: type[Struct]) -> type[Struct]:
-    if path.startswith(".hosts["):
-        return Served
-    return PriceRow if path.startswith(".prices[") else kind
+    if path.endswith(".peak"):
+        return PeakRow
+    if ".prices[" in path:
+        return PriceRow
+    return Served if path.startswith(".hosts[") else kind
 
 
 def one_of(name: str, known: Collection[str], key: str, file: str) -> None:
@@ -119,30 +130,25 @@ def one_of(name: str, known: Collection[str], key: str, file: str) -> None:
         raise ConfigError(file, key, f"{name!r} is not known{nearest(name, known)}")
 
 
-def midnight(day: datetime.date) -> int:
-    """Unix seconds."""
-    return int(datetime.datetime(day.year, day.month, day.day, tzinfo=_ZONE).timestamp())
-
-
-def prices(rows: Sequence[PriceRow], key: str, file: str) -> tuple[tuple[float, Price], ...]:
-    """(first moment in Unix seconds, price), oldest first; nothing costs nothing. Raises ConfigError."""
-    found: list[tuple[float, Price]] = []
-    for at, dated in enumerate(rows):
-        try:
-            price = Price(
-                price_of(dated.prompt_miss),
-                price_of(dated.prompt_hit),
-                price_of(dated.completion),
-                dated.currency,
-                dated.valid_from.isoformat(),
-            )
-        except ValueError as error:
-            raise ConfigError(file, f"{key}.prices[{at}]", f"{error}.") from None
-        start = float(midnight(dated.valid_from))
-        if found and start <= found[-1][0]:
-            raise ConfigError(file, f"{key}.prices[{at}]", "prices stand in the order of their dates.")
-        found.append((start, price))
-    return tuple(found) or ((0.0, Price()),)
+def known_calendars(settings: Settings) -> dict[str, Calendar]:
+    """When it is peak: shipped rows with the operator's over them. Raises ConfigError."""
+    shipped = read(CALENDARS_FILE)
+    file = settings.file or CALENDARS_FILE
+    rows = _rows(shipped["calendars"], settings.calendars, CalendarRow, "calendars", CALENDARS_FILE, settings.file)
+    years: dict[str, dict[str, YearRow]] = {}
+    for name in {**shipped["holidays"], **settings.holidays}:
+        tables, own = shipped["holidays"].get(name, {}), settings.holidays.get(name, {})
+        # A year that the operator writes is whole: what was shipped of it is not announced, or he knows better.
+        years[name] = {
+            year: row({**tables, **own}[year], YearRow, f"holidays.{name}.{year}", file) for year in {**tables, **own}
+        }
+    try:
+        for name, by_year in years.items():
+            for year, said in by_year.items():
+                check_year(name, year, said)
+        return calendars(rows, years)
+    except ConfigError as error:
+        raise ConfigError(file, error.key, error.sentence) from None
 
 
 def checks(

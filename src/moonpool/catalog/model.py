@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from moonpool.catalog.prices import Schedule
 from moonpool.words import CHAT, Call, Price, Target
 
 Thinking = Literal["always", "never", "default_on", "default_off"]
@@ -41,8 +42,8 @@ class Model(Struct, frozen=True):
     system messages and of contents that are lists (`peculiar`: messages have to be looked at); `efforts` maps the words
     of `reasoning_effort`; `unsupported` are the sentences about a need that is not met; `thinking_max` is what may be
     thought beyond max_tokens; `targets` are in order of preference, `routing` is how one is chosen; `emulate` is what
-    we see to ourselves where they cannot; `json_word` what becomes of JSON mode without that word; `prices` are (first
-    moment in Unix seconds, Price), oldest first, at least one.
+    we see to ourselves where they cannot; `json_word` what becomes of JSON mode without that word; `prices` is what
+    clients pay; `product` whose packs and switch its use goes by; `searches` whether a host of it may search the web.
     """
 
     name: str
@@ -71,7 +72,9 @@ class Model(Struct, frozen=True):
     defaults: tuple[tuple[str, Any], ...]
     efforts: Mapping[str, str]
     unsupported: Mapping[str, str]
-    prices: tuple[tuple[float, Price], ...]
+    prices: Schedule
+    product: str
+    searches: bool
     targets: tuple[Target, ...]
     owned_by: str
     created: int
@@ -79,10 +82,7 @@ class Model(Struct, frozen=True):
     def price_at(self, at: float) -> Price:
         """What clients pay at this time (Unix seconds); before the first price, the first."""
         prices = self.prices
-        for start, price in reversed(prices):
-            if at >= start:
-                return price
-        return prices[0][1]
+        return prices.price if prices.since <= at < prices.until else prices.find(at)
 
     def targets_for(self, needs: frozenset[str]) -> tuple[Target, ...]:
         """The targets that can all of it, in order of preference."""
@@ -99,3 +99,7 @@ class Model(Struct, frozen=True):
             tokens *= 2  # what was missed is asked for once more
         candidates = call.fields.get("n") if call.operation == CHAT else None
         return tokens * candidates if candidates else tokens
+
+    def searches_max(self, call: Call) -> int:
+        """The most web searches that an answer to `call` can be charged with: what a hold covers."""
+        return 1 if self.searches and call.fields.get("enable_search") else 0

@@ -83,6 +83,17 @@ class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
     options: Annotated[dict[str, Any], _says("How it is spoken to, see below: over those of its dialect.")] = {}
 
 
+class PeakRow(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What tokens cost in peak hours: so many times the price beside it, or amounts of their own. Searches cost the
+    same at all hours."""
+
+    calendar: Annotated[Text, _says("When it is peak: a row of calendars.toml.")]
+    factor: Annotated[str, _says('How many times as much: "2", "1.5"; empty where the amounts are given.')] = ""
+    prompt_miss: Annotated[str, _says("As a price's, in peak hours.")] = ""
+    prompt_hit: Annotated[str, _says("As a price's, in peak hours.")] = ""
+    completion: Annotated[str, _says("As a price's, in peak hours.")] = ""
+
+
 class PriceRow(Struct, frozen=True, forbid_unknown_fields=True):
     """Decimal texts per million tokens, from the first moment of a day in Beijing, where these prices are made."""
 
@@ -91,6 +102,56 @@ class PriceRow(Struct, frozen=True, forbid_unknown_fields=True):
     prompt_hit: Annotated[Text, _says("Prompt tokens that were.")]
     completion: Annotated[Text, _says("Tokens of the answer, thinking included.")]
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$"), _says("Three letters.")] = "CNY"
+    searches: Annotated[Text, _says("A thousand web searches.")] = "0"
+    peak: Annotated[PeakRow | None, _says("What holds in peak hours; else one price holds at all hours.")] = None
+
+
+class AgreedRow(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one account pays for one model instead of the list price: amounts as a price has them, or a factor."""
+
+    factor: Annotated[
+        str,
+        _says(
+            'So many times the list price, peak hours included: "0.8"; rounded down to 10⁻¹² of a currency for each '
+            'token; "1" is the list price again.'
+        ),
+    ] = ""
+    prompt_miss: Annotated[str, _says("As a price's.")] = ""
+    prompt_hit: Annotated[str, _says("As a price's.")] = ""
+    completion: Annotated[str, _says("As a price's.")] = ""
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$"), _says("As a price's.")] = "CNY"
+    searches: Annotated[str, _says("As a price's.")] = "0"
+    peak: Annotated[PeakRow | None, _says("As a price's.")] = None
+
+
+_Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: Final[tuple[_Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_HOURS: Final = r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$"
+
+
+class CalendarRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """A row of calendars.toml, or `[calendars.NAME]` of moonpool.toml: when it is peak, by the clocks of Beijing
+    (UTC+8, without summer time)."""
+
+    hours: Annotated[
+        list[Annotated[str, Meta(pattern=_HOURS)]],
+        _says('In order, like "09:00-12:00": the first minute belongs to it, the last does not.'),
+    ]
+    days: Annotated[frozenset[_Day], _says("The days of the week that have these hours.")] = frozenset(DAYS)
+    holidays: Annotated[str, _says("Whose public holidays have none, whatever day they are; empty: nobody's.")] = ""
+    worked: Annotated[
+        bool, _says("Whether a Saturday or Sunday that is worked, for a day off elsewhere, has these hours.")
+    ] = False
+
+
+class YearRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """A year's public holidays: `[holidays.NAME.YEAR]` of calendars.toml, or of moonpool.toml."""
+
+    off: Annotated[list[datetime.date], _says("The days off, weekends among them or not.")] = []
+    worked: Annotated[list[datetime.date], _says("The Saturdays and Sundays that are worked instead.")] = []
+    announced: Annotated[
+        bool, _says("Whether the year's arrangement is known; false: only what the law says is there.")
+    ] = True
 
 
 class Served(Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,6 +229,7 @@ class ModelRow(Struct, frozen=True, forbid_unknown_fields=True):
     ] = False
     rules: Annotated[list[Text], _says("Sets of rules for fields; a later one goes before an earlier.")] = []
     prices: Annotated[str | list[PriceRow], _says("Dated prices, or the name of a list of them; none: free.")] = []
+    product: Annotated[str, _says("Whose packs and switch its use goes by; its own name if empty.")] = ""
     released: Annotated[datetime.date | None, _says("Its birthday; GET /models gives it as created.")] = None
 
 

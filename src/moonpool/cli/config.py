@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -37,18 +38,18 @@ def check(json: show.Json = False, home: show.Home = None, config: show.Config =
     """Check the file and all it names, without starting anything; exit code 2 when it cannot be used."""
     try:
         settings = read(home, config)
-        build(settings, dict(os.environ))
+        warnings = build(settings, dict(os.environ)).warnings(time.time())
         for account in settings.accounts:
             account.secrets(os.environ)
     except ConfigError as error:
         if not json:
             raise
-        show.json({"ok": False, "file": error.file, "key": error.key, "says": error.sentence})
+        show.json({"ok": False, "file": error.file, "key": error.key, "says": error.sentence, "warnings": []})
         raise typer.Exit(2) from None
     if json:
-        show.json({"ok": True, "file": settings.file, "key": "", "says": ""})
+        show.json({"ok": True, "file": settings.file, "key": "", "says": "", "warnings": warnings})
     else:
-        show.say(f"{settings.file or 'no file, all defaults'}: ok")
+        show.say(f"{settings.file or 'no file, all defaults'}: ok", *warnings)
 
 
 def _without_secrets(settings: Settings) -> dict[str, Any]:

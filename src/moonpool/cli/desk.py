@@ -24,6 +24,7 @@ from moonpool.catalog.catalog import Catalogue, build
 from moonpool.errors import Problem
 from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys
+from moonpool.state.base_prices import Overrides
 from moonpool.state.base_reports import Reports
 from moonpool.transports.http import HttpTransport
 from moonpool.web import admin
@@ -44,6 +45,7 @@ class Alone(Struct, frozen=True):
     books: Books
     keys: Keys
     reports: Reports
+    overrides: Overrides
     transports: Mapping[str, Any]
     dialects: Mapping[str, Any]
     clock: Callable[[], float]
@@ -117,6 +119,7 @@ async def _alone(settings: Settings, method: str, route: str, query: str, body: 
             store.books,
             store.keys,
             store.reports,
+            store.overrides,
             {"http": transport},
             dialects(),
             time.time,

@@ -132,8 +132,15 @@ def clock(_: Settings) -> Finding:
     return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))
 
 
+def prices(settings: Settings) -> Finding:
+    warnings = desk.ask(settings, "GET", "/prices")["warnings"]
+    if warnings:
+        return Finding("prices", "warn", "; ".join(warnings), "copy the year from the State Council's notice")
+    return Finding("prices", "ok", "the holidays that peak hours go by are known")
+
+
 CHECKS: Final[tuple[Callable[[Settings], Finding], ...]] = (
-    python, home, server, store, weights, llama, port, hosts, clock,
+    python, home, server, store, weights, llama, port, hosts, clock, prices,
 )  # fmt: skip
 
 

@@ -12,7 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from moonpool import __version__
-from moonpool.cli import accounts, config, doctor, hosts, keys, ledger, models, serve, show, tokens, twin, usage, users
+from moonpool.cli import (
+    accounts,
+    config,
+    doctor,
+    hosts,
+    keys,
+    ledger,
+    models,
+    prices,
+    serve,
+    show,
+    tokens,
+    twin,
+    usage,
+    users,
+)
 from moonpool.cli.desk import Refused
 from moonpool.errors import Problem
 from moonpool.settings import ConfigError
@@ -31,6 +46,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(users.app, name="users")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(models.app, name="models")
+app.add_typer(prices.app, name="prices")
 app.add_typer(hosts.app, name="hosts")
 app.command()(usage.usage)
 app.add_typer(ledger.app, name="ledger")

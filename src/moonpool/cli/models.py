@@ -37,12 +37,15 @@ def show_(
     home: show.Home = None,
     config: show.Config = None,
 ) -> None:
-    """Show all that the catalogue says of one model: what holds, not only what was written."""
+    """Show all that the catalogue says of one model: what holds, not only what was written; what it costs now, whether
+    that is peak, and until when."""
     row = desk.ask(read(home, config), "GET", f"/models/{quote(name, safe='')}")
     if json:
         show.json(row)
-    else:
-        show.tree(row)
+        return
+    if row["now"]["until"] is not None:
+        row["now"]["until"] = show.when(row["now"]["until"])
+    show.tree(row)
 
 
 @app.command("pull")

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeGuard
 
+from msgspec.structs import replace
+
 from moonpool.words import Usage
 
 TOKENS_MAX: Final = 100_000_000
+SEARCHES_MAX: Final = 1_000
 CACHE_MEMBER: Final = b'"prompt_cache_hit_tokens"'
 """Without it, bytes of a host's own do not hold a usage as clients read it."""
 
@@ -39,7 +42,17 @@ def read_usage(value: Any) -> Usage | None:
         return None
     if not (0 <= hit <= prompt <= TOKENS_MAX and 0 <= completion <= TOKENS_MAX and 0 <= reasoning <= TOKENS_MAX):
         return None
-    return Usage(prompt - hit, hit, completion, reasoning if reasoning < completion else completion)
+    used = Usage(prompt - hit, hit, completion, reasoning if reasoning < completion else completion)
+    tools: Any = value.get("server_tool_use")
+    return used if tools is None else _with_searches(used, tools)
+
+
+def _with_searches(usage: Usage, tools: Any) -> Usage:
+    """Searches that the model made itself, where a host counts them: as Anthropic's API does, and others after it."""
+    searches: Any = tools.get("web_search_requests") if type(tools) is dict else None
+    if type(searches) is int and 0 < searches <= SEARCHES_MAX:
+        return replace(usage, searches=searches)
+    return usage
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

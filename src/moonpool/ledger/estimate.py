@@ -26,12 +26,13 @@ def question(body: bytes) -> int:
     return _tokens(len(text) - wide, wide)
 
 
-def estimate(prompt_tokens: int, ascii_chars: int, wide_chars: int, reasoning_chars: int) -> Usage:
-    """Usage of a call whose `question` has so many tokens and of whose answer so many characters were delivered."""
+def estimate(prompt_tokens: int, ascii_chars: int, wide_chars: int, reasoning_chars: int, searches: int = 0) -> Usage:
+    """Usage of a call whose `question` has so many tokens, of whose answer so many characters were delivered, and for
+    which so many web searches were made."""
     completion = _tokens(ascii_chars, wide_chars)
     delivered = ascii_chars + wide_chars
     reasoning = completion * reasoning_chars // delivered if delivered else 0
-    return Usage(prompt_tokens, 0, completion, reasoning, estimated=True)
+    return Usage(prompt_tokens, 0, completion, reasoning, True, searches)
 
 
 def is_plausible(usage: Usage, ascii_chars: int, wide_chars: int) -> bool:

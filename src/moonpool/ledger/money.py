@@ -9,6 +9,7 @@ Source: the shared design's rule on money; prices are published per million toke
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Final
 
 from moonpool.words import Price, Usage
@@ -18,6 +19,8 @@ UNIT_PICO: Final = 10**PLACES
 """One unit of a currency."""
 
 _PER_MILLION_PLACES: Final = PLACES - 6
+_PER_THOUSAND_PLACES: Final = PLACES - 3
+_FACTOR_PLACES: Final = 6
 _NUMBER: Final = re.compile(r"([0-9]{1,12})(?:\.([0-9]+))?", re.ASCII)
 
 
@@ -36,6 +39,16 @@ def price_of(per_million: str) -> int:
     return _parse(per_million, _PER_MILLION_PLACES)
 
 
+def fee_of(per_thousand: str) -> int:
+    """Pico-units for each call of a price per thousand calls ("5"). Raises ValueError with a sentence."""
+    return _parse(per_thousand, _PER_THOUSAND_PLACES)
+
+
+def factor_of(text: str) -> Fraction:
+    """How many times a price ("2", "0.85"), exactly. Raises ValueError with a sentence."""
+    return Fraction(_parse(text, _FACTOR_PLACES), 10**_FACTOR_PLACES)
+
+
 def amount(text: str) -> int:
     """Pico-units of an amount that a person wrote ("12.50"). Raises ValueError with a sentence."""
     return _parse(text, PLACES)
@@ -47,15 +60,21 @@ def cost(usage: Usage, price: Price) -> int:
         usage.prompt_miss * price.prompt_miss
         + usage.prompt_hit * price.prompt_hit
         + usage.completion * price.completion
+        + usage.searches * price.searches
     )
 
 
-def bound(prompt_tokens: int, output_max: int, price: Price) -> int:
-    """The most that so many prompt tokens, cached or not, and so many output tokens can cost: what a hold sets aside.
+def bound(prompt_tokens: int, output_max: int, price: Price, searches_max: int = 0) -> int:
+    """The most that so many prompt tokens, cached or not, so many output tokens (of all candidates, thinking included)
+    and so many searches can cost: what a hold sets aside.
 
     Whoever has no count of tokens gives the bytes of the prompt: no token is shorter than one byte.
     """
-    return prompt_tokens * max(price.prompt_miss, price.prompt_hit) + output_max * price.completion
+    return (
+        prompt_tokens * max(price.prompt_miss, price.prompt_hit)
+        + output_max * price.completion
+        + searches_max * price.searches
+    )
 
 
 def decimal(amount_pico: int, places: int = 2) -> str:

@@ -12,6 +12,7 @@ and for each model (PROVIDERS 1.8).
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal
 
@@ -96,6 +97,7 @@ class Errand(Struct, eq=False, gc=False):
             self.expected,
             now,
             fleet.draw,
+            fleet.clock,
             may_fail=len(self.tried) + 1 < len(self.places) and fleet.retries >= 1.0,
         )
         if found is None or found == WAIT:
@@ -106,7 +108,8 @@ class Errand(Struct, eq=False, gc=False):
 
 
 class Fleet:
-    """`note(event, **facts)` tells an operator what changed; `draw` gives random numbers from 0 to below 1."""
+    """`note(event, **facts)` tells an operator what changed; `draw` gives random numbers from 0 to below 1, `clock`
+    Unix seconds, by which prices go."""
 
     def __init__(
         self,
@@ -114,8 +117,10 @@ class Fleet:
         now: Callable[[], float],
         note: Note,
         draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.now = now
+        self.clock = clock
         self.draw = draw
         self.affinity = Affinity()
         self.retries = RETRIES_FIRST

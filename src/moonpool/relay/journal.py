@@ -48,6 +48,7 @@ class Line(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     continued: int = 0
     answered_model: str = ""
     """What the host said it answered as, where that is yet another name; billed is what was asked for."""
+    searches: int = 0
 
 
 class Journal:

@@ -29,7 +29,7 @@ from moonpool.relay.reply import Reply, refuse
 from moonpool.relay.route import is_final
 from moonpool.relay.said import Said
 from moonpool.relay.seam import CONTINUATIONS_MAX, Seam, continuation, may_continue
-from moonpool.relay.trip import Trip
+from moonpool.relay.trip import Trip, with_searches
 from moonpool.relay.vault import remember, restore
 from moonpool.relay.writer import Writer
 from moonpool.state.base import Hold, Resolution
@@ -63,7 +63,7 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         call = apply(
             call, model, key.switches.get("conflicts") == "refuse", arrival.headers.get("x-moonpool-emulate", "")
         )
-        trip.price = model.price_at(arrival.at)
+        trip.price = platform.tariffs.price(account.id, model, arrival.at)
 
         trip.stage = stages.ADMIT
         admit(platform, trip, account)
@@ -166,21 +166,22 @@ async def hold(platform: Platform, trip: Trip, call: Call, model: Model, limits:
     question = bytes_max(call) if call.emulated else len(call.raw)
     question += trip.bytes_added
     output_max, price = model.tokens_max(call), trip.price
+    searches_max = model.searches_max(call)
     wanted = Hold(
         call.id,
         trip.account,
         trip.key,
         model.name,
         host.name,
-        bound(question, output_max, price),
+        bound(question, output_max, price, searches_max),
         price.currency,
         now,
         now + host.total_s + 60.0,
-        "",
+        model.product,
         question + output_max,
         max(price.prompt_miss, price.prompt_hit, price.completion),
-        0,
-        0,
+        searches_max,
+        price.searches,
         limits,
     )
     held = await platform.books.hold(wanted)
@@ -207,7 +208,10 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
     now = trip.began
     while True:
         found = errand.next(failure, now)
-        permit = found if isinstance(found, Permit) else await turn(reply, found, failure if seam is not None else None)
+        if isinstance(found, Permit):
+            permit = found
+        else:
+            permit, now = await turn(reply, found, failure if seam is not None else None), platform.monotonic()
         outcome: Problem | None = _UNSAID
         try:
             if reply.over or reply.doomed is not None:
@@ -216,7 +220,7 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
             dialect = platform.dialects[host.dialect]
             if call.emulated:
                 dialect = dialect_for(dialect, call)
-            trip.dispatch(permit.place.target, seam is not None)
+            trip.dispatch(permit.place.target, seam is not None, now)
             if encoder is None or seam is None:
                 encoder = client.encoder(call, identity, dialect.family == client.family, reply.switches)
             attempt = Attempt(trip, reply, asked, permit, dialect, platform.transports[host.transport], encoder, seam)
@@ -228,10 +232,10 @@ async def answer(platform: Platform, trip: Trip, reply: Reply, call: Call, model
             now = platform.monotonic()
             permit.end(outcome, now)
         if seam is not None:
-            trip.host_usage = seam.usage or trip.part()
+            trip.host_usage = with_searches(seam.usage, int(trip.searched)) if seam.usage else trip.part()
         if failure is None:
             if errand.marks:
-                errand.learn(permit.place, trip.host_usage or trip.usage or _NOTHING, permit.place.target.price, now)
+                errand.learn(permit.place, trip.host_usage or trip.usage or _NOTHING, trip.host_price, now)
             return
         if failure.code == "caller.gone" or (trip.first_at and trip.stream):
             trip.stage = stages.PUMP
@@ -289,6 +293,8 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
         usage = trip.estimate()
     if trip.held:
         target = trip.target
+        if trip.searched and usage is _NOTHING:
+            trip.host_usage = trip.part()  # the search was made, and is the host's to charge
         trip.posted = trip.whole or usage is not _NOTHING
         platform.books.resolve(
             Resolution(
@@ -296,12 +302,12 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
                 "posted" if trip.posted else "voided",
                 usage,
                 cost(usage, trip.price),
-                0 if target is None else cost(trip.host_usage or usage, target.price),
+                0 if target is None else cost(trip.host_usage or usage, trip.host_price),
                 "" if target is None else target.host.name,
                 trip.cause,
                 trip.attempts,
                 platform.clock(),
-                "" if target is None else target.price.currency,
+                "" if target is None else trip.host_price.currency,
                 trip.costs,
                 trip.price,
             )

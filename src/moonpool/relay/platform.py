@@ -16,8 +16,10 @@ from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
 from moonpool.relay.once import Answers
 from moonpool.relay.resume import Tapes
+from moonpool.relay.tariffs import Tariffs
 from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys, Limiter, Vault
+from moonpool.state.base_prices import Overrides
 from moonpool.state.base_reports import Reports
 from moonpool.transports.base import Transport
 
@@ -25,9 +27,21 @@ if TYPE_CHECKING:
     from moonpool.relay.reply import Reply
 
 
+def switches_of(settings: Settings) -> Mapping[str, str]:
+    """See `Platform.switches`."""
+    streams = settings.streams
+    return {
+        "keepalive": "comment",
+        "usage": streams.usage,
+        "conflicts": "adapt",
+        "continuation": streams.continuation,
+    }
+
+
 class Platform(Struct, frozen=True):
     """`client` is the dialect clients speak; `clock` gives Unix seconds, `monotonic` spans; `new_id` an id for a
-    request; `active` are the replies that run now; `vault` is None where no reasoning is remembered."""
+    request; `active` are the replies that run now; `tariffs` are the prices that accounts agreed on, `overrides` is
+    where those are kept; `vault` is None where no reasoning is remembered."""
 
     settings: Settings
     catalogue: Catalogue
@@ -37,6 +51,8 @@ class Platform(Struct, frozen=True):
     books: Books
     keys: Keys
     reports: Reports
+    overrides: Overrides
+    tariffs: Tariffs
     vault: Vault | None
     limiter: Limiter
     fleet: Fleet

@@ -15,9 +15,9 @@ from moonpool.relay.places import Permit
 from moonpool.relay.reply import Reply
 from moonpool.relay.said import CHARS_MAX
 from moonpool.relay.seam import Seam
-from moonpool.relay.trip import Trip
+from moonpool.relay.trip import Trip, with_searches
 from moonpool.transports.base import Transport
-from moonpool.words import Call, Failed, Finished, Frame, Headers, Metered, Reasoning, Started, Text, ToolCall
+from moonpool.words import Call, Failed, Finished, Found, Frame, Headers, Metered, Reasoning, Started, Text, ToolCall
 
 REFUSAL_BYTES_MAX: Final = 65536
 NAME_CHARS_MAX: Final = 100
@@ -239,7 +239,10 @@ class Attempt:
                     if said is not None:
                         said.finished = True
                 elif kind is Metered:
-                    trip.usage = event.usage  # type: ignore[union-attr]
+                    usage = event.usage  # type: ignore[union-attr]
+                    trip.usage = usage if not trip.searches else with_searches(usage, trip.searches)
+                elif kind is Found:
+                    trip.found()
                 elif kind is Failed:
                     failed = event.problem  # type: ignore[union-attr]
                 elif kind is Started:

@@ -46,11 +46,13 @@ def next_place(
     preferred: str | None,
     now: float,
     draw: Callable[[], float],
+    clock: Callable[[], float],
     *,
     may_fail: bool,
 ) -> tuple[P, bool] | Literal["wait"] | None:
     """(place, whether it is a probe), WAIT, or None when nothing can be tried. `preferred` is an account at a host;
-    `draw` gives numbers from 0 to below 1; `may_fail`: whether another attempt could follow this one."""
+    `draw` gives numbers from 0 to below 1, `clock` Unix seconds; `may_fail`: whether another attempt could follow this
+    one."""
     ready: list[P] = []
     probes: list[P] = []
     others: list[P] = []
@@ -63,7 +65,7 @@ def next_place(
     if probes and (may_fail or not ready) and (not free or policy != "order" or _is_before(places, probes[0], free[0])):
         return probes[0], True
     if free:
-        return _choose(free, policy, preferred, draw), False
+        return _choose(free, policy, preferred, draw, clock), False
     if ready:
         return WAIT
     panic = [place for place in others if place.health.may_panic(now) and place.has_room()]
@@ -77,7 +79,9 @@ def _is_before(places: Sequence[Place], one: Place, other: Place) -> bool:
     return next(place for place in places if place is one or place is other) is one
 
 
-def _choose(free: list[P], policy: Policy, preferred: str | None, draw: Callable[[], float]) -> P:
+def _choose(
+    free: list[P], policy: Policy, preferred: str | None, draw: Callable[[], float], clock: Callable[[], float]
+) -> P:
     if len(free) == 1:
         return free[0]
     if preferred is not None:
@@ -87,23 +91,28 @@ def _choose(free: list[P], policy: Policy, preferred: str | None, draw: Callable
     if policy == "order":
         return free[0]
     if policy == "price":
-        return min(free, key=_price)
+        at = clock()
+        return min(free, key=lambda place: _price(place, at))
     weighted = [place for place in free if place.target.weight]
     if not weighted:
         return free[0]
     if policy == "least_busy":
         return min(weighted, key=lambda place: place.running / place.target.weight)
-    at = draw() * sum(place.target.weight for place in weighted)
+    drawn = draw() * sum(place.target.weight for place in weighted)
     for place in weighted:
-        at -= place.target.weight
-        if at < 0:
+        drawn -= place.target.weight
+        if drawn < 0:
             return place
     return weighted[-1]
 
 
-def _price(place: Place) -> int:
-    """What a token read and a token written cost us there. Who charges in another currency is compared by number."""
-    price = place.target.price
+def _price(place: Place, at: float) -> int:
+    """What a token read and a token written cost us there now; 0 where that is not known. Who charges in another
+    currency is compared by number."""
+    prices = place.target.prices
+    if prices is None:
+        return 0
+    price = prices.at(at)
     return price.prompt_miss + price.completion
 
 

@@ -76,7 +76,8 @@ def joined(first: Usage, second: Usage) -> Usage:
         hit,
         before + second.completion,
         min(first.reasoning, before) + second.reasoning,
-        estimated=True,
+        True,
+        second.searches,
     )
 
 

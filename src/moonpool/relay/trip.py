@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from moonpool.ledger.estimate import estimate, question
 from moonpool.ledger.money import cost
@@ -20,6 +21,11 @@ _FREE = Price()
 _NOTHING = Usage()
 
 
+def with_searches(usage: Usage, searches: int) -> Usage:
+    """What a host counted, with the searches that it does not count."""
+    return usage if usage.searches >= searches else replace(usage, searches=searches)
+
+
 class Trip(Struct, eq=False, gc=False):
     """Times are of the monotonic clock (seconds), 0.0 where the thing has not happened. `said` is set, before the
     first dispatch, where somebody will ask what the answer said: otherwise no text is kept. `usage` is the client's;
@@ -27,7 +33,9 @@ class Trip(Struct, eq=False, gc=False):
     we owe for the dispatches before the last; `before` is our count of what was said before the last one. `asked` is
     set where the answer's reasoning is to be remembered; `bytes_added` is what hosts get beyond the client's body;
     `answered_model` is what the last host said it was; `question` is our count of the tokens of the request, -1 until
-    it is needed; `noted_chars` are those that the books know of."""
+    it is needed; `noted_chars` are those that the books know of; `price` is what the client pays, `host_price` what the
+    last host charges us. `searched` is set when the last host said what a web search found; `searches` are those that
+    the client pays for, at most one whoever made how many."""
 
     arrival: Arrival
     operation: str
@@ -54,8 +62,11 @@ class Trip(Struct, eq=False, gc=False):
     whole: bool = False
     held: bool = False
     posted: bool = False
+    searched: bool = False
+    searches: int = 0
     leased: bool = False
     price: Price = _FREE
+    host_price: Price = _FREE
     asked: Asked | None = None
     said: Said | None = None
     target: Target | None = None
@@ -64,7 +75,7 @@ class Trip(Struct, eq=False, gc=False):
     before: Usage = _NOTHING
     costs: tuple[Cost, ...] = ()
 
-    def dispatch(self, target: Target, goes_on: bool = False) -> None:
+    def dispatch(self, target: Target, goes_on: bool, now: float) -> None:
         """Go to another target. What one before it said, and did not deliver, is no matter of the client's; where this
         one `goes_on`, it was delivered and stays."""
         if self.attempts:
@@ -73,11 +84,15 @@ class Trip(Struct, eq=False, gc=False):
             if goes_on:
                 self.before = self.estimate()
             else:
-                self.ascii_chars = self.wide_chars = self.reasoning_chars = 0
+                self.ascii_chars = self.wide_chars = self.reasoning_chars = self.searches = 0
                 self.first_at = 0.0
                 if self.said is not None:
                     self.said.forget()
+            self.searched = False
         self.target = target
+        prices = target.prices
+        # What a host charges goes by the moment it was asked.
+        self.host_price = _FREE if prices is None else prices.at(self.arrival.at + (now - self.began))
         self.answered_model = ""
         self.attempts += 1
 
@@ -85,10 +100,18 @@ class Trip(Struct, eq=False, gc=False):
         """What the host that failed will ask of us: what it counted, else our count of what came from it."""
         target = self.target
         assert target is not None
-        usage = self.host_usage or self.usage or (self.part() if self.ascii_chars or self.wide_chars else _NOTHING)
-        amount_pico = cost(usage, target.price)
+        heard = self.ascii_chars or self.wide_chars or self.searched
+        usage = self.host_usage or self.usage or (self.part() if heard else _NOTHING)
+        amount_pico = cost(usage, self.host_price)
         if amount_pico:
-            self.costs += (Cost(target.host.name, amount_pico, target.price.currency),)
+            self.costs += (Cost(target.host.name, amount_pico, self.host_price.currency),)
+
+    def found(self) -> None:
+        """The host said what a web search found. The client pays for one, whoever made how many."""
+        self.searched = True
+        self.searches = self.searches or 1
+        if self.usage is not None:
+            self.usage = with_searches(self.usage, self.searches)
 
     def part(self) -> Usage:
         """Our own count of the last dispatch alone: its question holds what was said before."""
@@ -98,14 +121,15 @@ class Trip(Struct, eq=False, gc=False):
             0,
             whole.completion - before.completion,
             whole.reasoning - before.reasoning,
-            estimated=True,
+            True,
+            int(self.searched),
         )
 
     def estimate(self) -> Usage:
         """Our own count of what was delivered."""
         if self.question < 0:
             self.question = question(self.arrival.body)
-        return estimate(self.question, self.ascii_chars, self.wide_chars, self.reasoning_chars)
+        return estimate(self.question, self.ascii_chars, self.wide_chars, self.reasoning_chars, self.searches)
 
     def delivered(self) -> bool:
         """Whether a client read some of an answer that did not reach its end: of a whole one it reads nothing."""
@@ -122,9 +146,9 @@ class Trip(Struct, eq=False, gc=False):
             self.arrival.id,
             usage,
             cost(usage, self.price),
-            cost(self.part() if self.continued else usage, target.price),
+            cost(self.part() if self.continued else usage, self.host_price),
             target.host.name,
-            target.price.currency,
+            self.host_price.currency,
             self.price,
             now,
         )
@@ -163,5 +187,6 @@ class Trip(Struct, eq=False, gc=False):
                 known_as if known_as != self.model else "",
                 self.continued,
                 self.answered_model if self.answered_model != known_as else "",
+                usage.searches,
             )
         )

@@ -16,6 +16,7 @@ from moonpool.ledger.funds import Pack
 from moonpool.words import Account, Key, Limits, Price, Usage
 
 if TYPE_CHECKING:
+    from moonpool.state.base_prices import Overrides
     from moonpool.state.base_reports import Reports
 
 
@@ -377,6 +378,7 @@ class Store(Protocol):
     keys: Keys
     people: People
     reports: Reports
+    overrides: Overrides
     vault: Vault | None
     once: Once | None
 

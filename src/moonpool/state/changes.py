@@ -15,6 +15,7 @@ from moonpool.state import tables
 KEYS: Final = "keys"
 ACCOUNTS: Final = "accounts"
 PEOPLE: Final = "people"
+OVERRIDES: Final = "overrides"
 
 # The row is there or not: one statement for both, in words that SQLite and PostgreSQL share.
 _COUNT_UP: Final = text(

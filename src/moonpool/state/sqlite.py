@@ -23,6 +23,7 @@ from moonpool.state.books import SqliteBooks
 from moonpool.state.keyrows import Known
 from moonpool.state.keystore import SqliteKeys
 from moonpool.state.once import SqlOnce
+from moonpool.state.overrides import StoredOverrides
 from moonpool.state.people import Everybody, SqlPeople
 from moonpool.state.reports import SqlReports
 from moonpool.state.schema import migrate
@@ -56,6 +57,7 @@ class SqliteStore:
         self._keys = SqliteKeys(self._thread, self._accounts, self._clock)
         self._people = SqlPeople(self._thread, self._accounts)
         self._reports = SqlReports(self._thread)
+        self._overrides = StoredOverrides(self._thread)
         self._vault: SqliteVault | None = None
         self._once: SqlOnce | None = None
 
@@ -74,6 +76,10 @@ class SqliteStore:
     @property
     def reports(self) -> SqlReports:
         return self._reports
+
+    @property
+    def overrides(self) -> StoredOverrides:
+        return self._overrides
 
     @property
     def vault(self) -> SqliteVault | None:
@@ -137,6 +143,7 @@ class SqliteStore:
             known = keyrows.load(connection)
             everybody = people.load(connection)
             memory = reading.load(connection)
+            self._overrides.load(connection)
             if self._vault is not None:
                 self._vault.load(connection)
             if self._once is not None:

@@ -133,7 +133,7 @@ def parts(name: str, at: float, more: Sequence[str] = ()) -> dict[str, Part]:
     if provider.dialect:
         row["dialect"] = provider.dialect
     settings = Settings(embedded=Embedded(enabled=False), hosts={host: row}, models=overlay, file=FILE)
-    found = build(settings, {}, now=at).by_name
+    found = build(settings, {}).by_name
     return {said.name: _part(said, provider, found[said.name]) for said in living}
 
 

@@ -302,6 +302,8 @@ class Request:
             usage = self._prompt
         else:
             return
+        if self._call is not None and self._call.fields.get("enable_search"):
+            usage = replace(usage, searches=1)
         price = part.model.price_at(served.at)
         served.usage = usage
         served.billed_pico = cost(usage, price)

@@ -19,15 +19,17 @@ import msgspec
 from msgspec import Struct
 
 from moonpool import __version__
+from moonpool.catalog import prices
 from moonpool.catalog.catalog import Catalogue
 from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
 from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys
+from moonpool.state.base_prices import Overrides
 from moonpool.state.base_reports import Reports
+from moonpool.web import admin_prices, host_check
 from moonpool.web import admin_reading as reading
-from moonpool.web import host_check
 from moonpool.web.ops import unready
 from moonpool.words import Account, Host, Key
 
@@ -59,6 +61,8 @@ class Desk(Protocol):
     def keys(self) -> Keys: ...
     @property
     def reports(self) -> Reports: ...
+    @property
+    def overrides(self) -> Overrides: ...
     @property
     def transports(self) -> Mapping[str, Any]: ...
     @property
@@ -102,7 +106,7 @@ Run = Callable[[Any, Ask], Awaitable[Answer]]
 class Route(Struct, frozen=True):
     """`path` below BASE with {names}; `body` the Struct it takes; `query` the names it understands."""
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     run: Run
     says: str
@@ -259,9 +263,10 @@ async def list_models(desk: Desk, _: Ask) -> Answer:
 
 
 async def show_model(desk: Desk, ask: Ask) -> Answer:
-    """All that holds for one model. Raises caller.unknown_model."""
+    """All that holds for one model, and what it costs now. Raises caller.unknown_model."""
     model = desk.catalogue.find(ask.names["name"])
-    return 200, {"name": model.name, **desk.catalogue.effective()["models"][model.name]}
+    now = prices.now_table(model.prices, desk.clock())
+    return 200, {"name": model.name, "now": now, **desk.catalogue.effective()["models"][model.name]}
 
 
 def _host_row(host: Host) -> dict[str, object]:
@@ -321,6 +326,22 @@ async def status(desk: Desk, _: Ask) -> Answer:
 ROUTES: Final = (
     Route("GET", "/accounts", list_accounts, "List accounts."),
     Route("POST", "/accounts", create_account, "Make an account.", body=NewAccount),
+    Route("GET", "/prices", admin_prices.list_prices, "List what each model costs now."),
+    Route("GET", "/accounts/{name}/prices", admin_prices.account_prices, "Show what was agreed with an account."),
+    Route(
+        "PUT",
+        "/accounts/{name}/prices/{model}",
+        admin_prices.set_price,
+        "Agree on a price with an account.",
+        body=admin_prices.NewPrice,
+    ),
+    Route(
+        "DELETE",
+        "/accounts/{name}/prices/{model}",
+        admin_prices.unset_price,
+        "Forget what was agreed for a model.",
+        query=("valid_from",),
+    ),
     Route("GET", "/keys", list_keys, "List keys.", query=("account",)),
     Route("POST", "/keys", create_key, "Make a key; its secret is in this answer only.", body=NewKey),
     Route("DELETE", "/keys/{id}", delete_key, "Delete a key, for good."),

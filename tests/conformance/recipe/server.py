@@ -23,7 +23,7 @@ HOST: Final = "deepseek"
 @functools.cache
 def models() -> Mapping[str, Model]:
     settings = Settings(embedded=Embedded(enabled=False))
-    return build(settings, {"DEEPSEEK_API_KEY": "sk-example"}, now=AT).by_name
+    return build(settings, {"DEEPSEEK_API_KEY": "sk-example"}).by_name
 
 
 def raw(body: Any) -> bytes:

@@ -11,7 +11,21 @@ import pytest
 
 from moonpool.catalog import load, weights_rows
 from moonpool.catalog.catalog import Catalogue, build
-from moonpool.catalog.rows import DIALECTS, NEEDS, HostRow, ModelRow, PriceRow, RuleRow, Served, describe
+from moonpool.catalog.prices import schedule
+from moonpool.catalog.rows import (
+    DIALECTS,
+    NEEDS,
+    AgreedRow,
+    CalendarRow,
+    HostRow,
+    ModelRow,
+    PeakRow,
+    PriceRow,
+    RuleRow,
+    Served,
+    YearRow,
+    describe,
+)
 from moonpool.dialects import DIALECTS as SPOKEN
 from moonpool.errors import Problem
 from moonpool.ledger.money import amount, cost, price_of
@@ -211,6 +225,7 @@ def test_where_no_host_can_think_nothing_thinks_by_default() -> None:
 
 
 PRICE = {"valid_from": datetime.date(2026, 1, 1), "prompt_miss": "2", "prompt_hit": "1", "completion": "3"}
+WORK = {"calendar": "weekdays"}
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     # the operator's tables; key; a part of the sentence
     ({"hosts": {"mine": {"base_ur": "x"}}}, "hosts.mine.base_ur", "did you mean base_url?"),
@@ -245,6 +260,38 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "did you mean prompt_hit?",
     ),
     ({"models": {"m": {"prices": [{**PRICE, "currency": "yuan"}]}}}, "models.m.prices[0].currency", "regex"),
+    (
+        {"models": {"m": {"prices": [{**PRICE, "peak": {"calendar": "weekday", "factor": "2"}}]}}},
+        "models.m.prices[0].peak.calendar",
+        "did you mean weekdays?",
+    ),
+    (
+        {"models": {"m": {"prices": [{**PRICE, "peak": {"calendar": "weekdays", "facter": "2"}}]}}},
+        "models.m.prices[0].peak.facter",
+        "did you mean factor?",
+    ),
+    ({"models": {"m": {"prices": [{**PRICE, "peak": {"calendar": "weekdays"}}]}}}, "models.m.prices[0].peak", "either"),
+    (
+        {"models": {"m": {"prices": [{**PRICE, "peak": {"calendar": "weekdays", "factor": "2", "completion": "9"}}]}}},
+        "models.m.prices[0].peak",
+        "either",
+    ),
+    (
+        {"models": {"m": {"prices": [{**PRICE, "prompt_hit": "0.000001", "peak": {**WORK, "factor": "1.5"}}]}}},
+        "models.m.prices[0].peak",
+        "more than 6 decimals",
+    ),
+    ({"calendars": {"c": {"hours": ["09:00-25:00"]}}}, "calendars.c.hours[0]", "regex"),
+    ({"calendars": {"c": {"hours": ["09:00-12:00", "11:00-13:00"]}}}, "calendars.c.hours", "come after"),
+    ({"calendars": {"c": {"hours": ["12:00-12:00"]}}}, "calendars.c.hours", "come after"),
+    ({"calendars": {"c": {"hours": [], "holidays": "xx"}}}, "calendars.c.holidays", "there is: cn"),
+    ({"holidays": {"cn": {"2027": {"off": [datetime.date(2026, 1, 1)]}}}}, "holidays.cn.2027.off", "not in 2027"),
+    ({"holidays": {"cn": {"next": {}}}}, "holidays.cn.next", "no year"),
+    (
+        {"holidays": {"cn": {"2027": {"off": [datetime.date(2027, 1, 1)], "worked": [datetime.date(2027, 1, 1)]}}}},
+        "holidays.cn.2027.worked",
+        "day off as well",
+    ),
     ({"models": {"m": {"alias": "deepseek-cht"}}}, "models.m.alias", "did you mean deepseek-chat?"),
     ({"models": {"m": {"alias": "o"}, "o": {"alias": "m"}}}, "models.m.alias", "itself an alias"),
 ]
@@ -302,12 +349,12 @@ def test_prices_are_dated_and_exact(name: str, moment: float, published: tuple[s
 
 def test_what_we_owe_is_the_price_of_what_the_host_serves() -> None:
     """At a host that charges list prices, an old name costs us what its successor costs; elsewhere nothing is known."""
-    now = at(2026, 11, 1)
-    catalogue = build(Settings(home="/nowhere"), ALL_HOSTS, now=now)
-    flash = catalogue.find("deepseek-flash").price_at(now)
-    first, *others = catalogue.find("deepseek-chat").targets
-    assert (first.host.name, first.price) == ("deepseek", flash)
-    assert all(target.price.completion == 0 for target in others)
+    first, *others = EVERYWHERE.find("deepseek-chat").targets
+    assert first.host.name == "deepseek"
+    assert first.prices is not None
+    for now in (at(2026, 9, 1), at(2026, 11, 1), at(2026, 11, 27, 2)):
+        assert first.prices.at(now) == EVERYWHERE.find("deepseek-flash").price_at(now)
+    assert [target.prices for target in others] == [None, None]
 
 
 def test_an_operators_price_holds_for_the_embedded_model_too() -> None:
@@ -333,11 +380,14 @@ def test_every_shipped_row_is_whole() -> None:
     assert used == set(shipped.rules)
     assert set(shipped.unsupported) == set(NEEDS)
     assert set(shipped.prices) == {row["prices"] for row in shipped.models.values()}
-    for rows in shipped.prices.values():
-        assert load.prices(rows, "", "")
+    known = load.known_calendars(Settings())
+    for name, rows in shipped.prices.items():
+        assert schedule(rows, name, "", "", known)
 
 
-@pytest.mark.parametrize("kind", [HostRow, ModelRow, Served, PriceRow, RuleRow])
+@pytest.mark.parametrize(
+    "kind", [HostRow, ModelRow, Served, PriceRow, PeakRow, AgreedRow, CalendarRow, YearRow, RuleRow]
+)
 def test_every_field_explains_itself(kind: type[msgspec.Struct]) -> None:
     """No field of a row is without documentation."""
     described = dict(describe(kind))
@@ -400,7 +450,9 @@ def test_what_a_host_costs_us_may_be_its_own() -> None:
     row = {"base_url": "http://h", "api_key": "k"}
     settings = Settings(home="h", hosts=dict.fromkeys("abc", row), models={"m": {"hosts": hosts}})
     targets = build(settings, {}).find("m").targets
-    assert [target.price.prompt_miss for target in targets] == [3_000_000, 1_000_000, 0]
+    costs = [target.prices and target.prices.at(at(2026, 11, 1)) for target in targets]
+    assert [price and price.prompt_miss for price in costs] == [3_000_000, 1_000_000, None]
+    assert [price and price.version for price in costs] == ["models.m.hosts.a@2020-01-01", "flash@2026-11-01", None]
 
 
 def test_old_names_go_to_whoever_serves_their_successor() -> None:

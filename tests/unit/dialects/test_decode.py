@@ -239,6 +239,24 @@ def test_usage(value: Any, usage: Usage | None) -> None:
     assert metered == ([Metered(usage)] if usage is not None else [])
 
 
+@pytest.mark.parametrize(
+    ("said", "searches"),
+    [
+        ({"web_search_requests": 3}, 3),
+        ({"web_search_requests": 0}, 0),
+        ({"web_search_requests": -1}, 0),
+        ({"web_search_requests": True}, 0),
+        ({"web_search_requests": 10**9}, 0),
+        ({"web_fetch_requests": 2}, 0),
+        (None, 0),
+        ([3], 0),
+    ],
+)
+def test_searches_that_a_host_counts(said: Any, searches: int) -> None:
+    """As Anthropic's API counts them; what cannot be right is no search, and the tokens stand all the same."""
+    assert read_usage({**GOOD, "server_tool_use": said}) == Usage(20, 0, 5, searches=searches)
+
+
 @given(json_data)
 def test_any_usage(value: Any) -> None:
     """Whatever stands there, it is a usage of sane numbers or none."""

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moonpool.ledger.money import UNIT_PICO, amount, bound, cost, decimal, exact, price_of
+from moonpool.ledger.money import UNIT_PICO, amount, bound, cost, decimal, exact, factor_of, fee_of, price_of
 from moonpool.words import Price, Usage
 
 TOKENS = st.integers(0, 2**31)
 PICO = st.integers(0, 10**9)
-PRICES = st.builds(Price, PICO, PICO, PICO)
+PRICES = st.builds(Price, PICO, PICO, PICO, searches=st.integers(0, 10**12))
+SEARCHES = st.integers(0, 8)
 
 
 @pytest.mark.parametrize(
@@ -38,17 +39,70 @@ def test_cost_of_a_million_tokens_is_the_price() -> None:
     assert cost(Usage(10**6, 10**6, 10**6, 400_000), price) == amount("5.2")
 
 
-@given(st.lists(st.tuples(TOKENS, TOKENS, TOKENS), max_size=8), PRICES)
-def test_costs_add_up(parts: list[tuple[int, int, int]], price: Price) -> None:
+def used(miss: int, hit: int, completion: int, searches: int = 0) -> Usage:
+    return Usage(miss, hit, completion, completion // 2, searches=searches)
+
+
+@given(st.lists(st.tuples(TOKENS, TOKENS, TOKENS, SEARCHES), max_size=8), PRICES)
+def test_costs_add_up(parts: list[tuple[int, int, int, int]], price: Price) -> None:
     """The cost of a sum of usages is the sum of their costs."""
-    total = Usage(*(sum(part[at] for part in parts) for at in range(3)))
-    assert cost(total, price) == sum(cost(Usage(*part), price) for part in parts)
+    total = used(*(sum(part[at] for part in parts) for at in range(4)))
+    assert cost(total, price) == sum(cost(used(*part), price) for part in parts)
 
 
-@given(TOKENS, TOKENS, TOKENS, PRICES)
-def test_bound_is_never_below_the_cost(miss: int, hit: int, completion: int, price: Price) -> None:
-    """A hold covers the answer, however its prompt falls into hits and misses."""
-    assert bound(miss + hit, completion, price) >= cost(Usage(miss, hit, completion), price)
+@given(TOKENS, TOKENS, TOKENS, SEARCHES, TOKENS, SEARCHES, PRICES)
+def test_bound_is_never_below_the_cost(
+    miss: int, hit: int, completion: int, searches: int, spare: int, spare_searches: int, price: Price
+) -> None:
+    """Case 92: a hold covers the answer, however its prompt falls into hits and misses, all of its candidates and
+    thinking and its searches, up to the most there may be."""
+    held = bound(miss + hit + spare, completion + spare, price, searches + spare_searches)
+    assert held >= cost(used(miss, hit, completion, searches), price)
+
+
+# hit, miss, out, a thousand searches; tokens hit, missed, answered, searches; what it costs, to the last digit.
+EXACT = """
+0.02      1             4  5            3           8                    7           1  0.00503606
+0.04      2             8  5            3           8                    7           1  0.00507212
+0         0             0  0            2147483647  5                    5           8  0.00
+0.000001  0.000001      0  0            1           0                    0           0  0.000000000001
+0.000001  0.000001      0  0            0           0                    0           0  0.00
+0.333333  0.333333      0  0            1           1                    0           0  0.000000666666
+0.333333  0.333334      0  0            333333      1                    0           0  0.111111222223
+0         0             0  0.000000001  0           0                    0           1  0.000000000001
+0         0             0  0.333333333  0           0                    0           3  0.000999999999
+0         1             2  0            0           0                    0           0  0.00
+0         0             1  0            0           0                    2147483647  0  2147.483647
+0         999999999999  0  0            0           9223372036854775807  0           0  9223372036845552434963145.224193
+"""
+
+
+@pytest.mark.parametrize("line", EXACT.strip().splitlines())
+def test_amounts_are_exact(line: str) -> None:
+    """Case 96: one unit, thirds, nothing at all, 2^31 - 1 tokens and 2^63 - 1 of them: integers all the way, nothing
+    rounded, no overflow."""
+    hit, miss, out, thousand, tokens_hit, tokens_miss, tokens_out, searches, costs = line.split()
+    price = Price(price_of(miss), price_of(hit), price_of(out), searches=fee_of(thousand))
+    found = cost(Usage(int(tokens_miss), int(tokens_hit), int(tokens_out), searches=int(searches)), price)
+    assert type(found) is int
+    assert exact(found) == costs
+
+
+@pytest.mark.parametrize("text", ["", "-5", "0.0000000001", "5e-3"])
+def test_what_is_no_fee_is_refused(text: str) -> None:
+    """A fee per thousand calls has at most nine decimals: a whole number of pico-units for each call."""
+    with pytest.raises(ValueError, match=r"amount|decimals"):
+        fee_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "of", "found"), [("2", 20_000, 40_000), ("0.8", 5, 4), ("1.000001", 10**6, 1_000_001)]
+)
+def test_factors_are_exact(text: str, of: int, found: int) -> None:
+    """How many times a price is a fraction of integers, never a float."""
+    assert of * factor_of(text) == found
+    with pytest.raises(ValueError, match="decimals"):
+        factor_of("0.0000001")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from moonpool.catalog.prices import Schedule, Step
 from moonpool.errors import ERRORS, Problem
 from moonpool.relay.health import FAILURES_MAX, Health
 from moonpool.relay.route import WAIT, is_final, next_place, soonest
@@ -19,7 +20,8 @@ class Spot:
     """A place as route.py sees one."""
 
     def __init__(self, name: str, *, weight: int = 1, price: int = 0, running: int = 0, room: bool = True) -> None:
-        self.target = Target(Host(name, "openai", account=name), "m", price=Price(price, 0, price), weight=weight)
+        prices = Schedule((Step(0.0, Price(price, 0, price)),)) if price else None
+        self.target = Target(Host(name, "openai", account=name), "m", prices=prices, weight=weight)
         self.health = Health()
         self.running = running
         self.room = room
@@ -32,7 +34,7 @@ class Spot:
 
 
 def choose(spots: list[Any], policy: Any = "order", **given: Any) -> Any:
-    options = {"tried": [], "preferred": None, "now": 0.0, "draw": lambda: 0.5, "may_fail": True, **given}
+    options = {"tried": [], "preferred": None, "now": 0.0, "draw": lambda: 0.5, "at": 0.0, "may_fail": True, **given}
     return next_place(
         spots,
         options["tried"],
@@ -40,6 +42,7 @@ def choose(spots: list[Any], policy: Any = "order", **given: Any) -> Any:
         options["preferred"],
         options["now"],
         options["draw"],
+        lambda: options["at"],
         may_fail=options["may_fail"],
     )
 
