@@ -10,7 +10,6 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +17,10 @@ import uvloop
 
 from moonpool.catalog import weights_rows
 from moonpool.catalog.catalog import build
+from moonpool.declared import declare_accounts, first_key
 from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.dialects.base import Dialect
 from moonpool.errors import Problem
-from moonpool.ledger import keys as key_rules
 from moonpool.relay import pulse
 from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
@@ -39,20 +38,21 @@ from moonpool.state.memory import MemoryLimiter
 from moonpool.state.sealing import key_file
 from moonpool.state.sqlite import SqliteStore
 from moonpool.transports.base import Transport
+from moonpool.transports.dial import look_up
 from moonpool.transports.http import HttpTransport
 from moonpool.transports.llama import Embedded, LlamaTransport
 from moonpool.transports.weights_gguf import read_facts
-from moonpool.web import admin, csv, ops
+from moonpool.web import ops, payments
+from moonpool.web.addresses import guarded
+from moonpool.web.admin.door import Door
+from moonpool.web.alarms import Alarms
 from moonpool.web.data import DataPlane
 from moonpool.web.listener import Server
-from moonpool.web.once import change_once
 from moonpool.web.protocol import Limits
-from moonpool.words import Account, Arrival, Key
+from moonpool.words import Arrival
 
-DEFAULT_ACCOUNT: Final = "default"
 DESCRIPTORS_MAX: Final = 65_536
 VAULT_KEY_LENGTH: Final = 32
-_ADMIN: Final = "/admin/v1"
 
 
 def make_home(settings: Settings) -> None:
@@ -105,11 +105,11 @@ class App:
         self.store = open_store(settings)
         self._told = False
         self._pulse: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open everything and listen. Raises ConfigError, Problem("platform.storage") or OSError (the port)."""
         settings = self.settings
+        self.channels = payments.secrets(settings, self.environ)
         make_home(settings)
         journal = Journal(requests=settings.log.requests)
         journal.start()
@@ -132,6 +132,8 @@ class App:
             reports=self.store.reports,
             overrides=self.store.overrides,
             tariffs=tariffs_of(catalogue, self.store.overrides, journal.note),
+            people=self.store.people,
+            office=self.store.office,
             vault=self.store.vault,
             limiter=MemoryLimiter(),
             fleet=Fleet(settings.routing, time.monotonic, journal.note),
@@ -149,8 +151,20 @@ class App:
         )
         self.revocations = Revocations(self.platform)
         await self.store.books.recover(time.time())
-        await declare_accounts(settings, self.store, self.environ, journal)
-        self.first_key = await first_key(self.store)
+        keys, audit = self.store.keys, self.store.office.audit
+        await declare_accounts(settings, keys, audit, self.environ, journal.note)
+        self.first_key = await first_key(keys, audit)
+        self.outside = HttpTransport(resolve=look_up if settings.alerts.private else guarded(look_up))
+        self.alarms = Alarms(
+            settings.alerts,
+            self.store.books,
+            keys,
+            self.store.office,
+            self.outside,
+            time.time,
+            journal.note,
+            journal.fault,
+        )
         await self._listen()
         self._pulse = asyncio.create_task(self._beat())
         self._tell_of_vault()
@@ -176,7 +190,8 @@ class App:
         await self.server.drained(1.0)
         await self.server.stop()
         await self.admin_server.stop()
-        await asyncio.gather(*(transport.stop() for transport in self.transports.values()))
+        await self.alarms.stop()
+        await asyncio.gather(*(transport.stop() for transport in (*self.transports.values(), self.outside)))
         await self.store.stop()
         self.platform.journal.note("stopped")
         self.platform.journal.stop()
@@ -210,9 +225,10 @@ class App:
     async def _listen(self) -> None:
         settings, platform = self.settings, self.platform
         data = DataPlane(platform)
+        door = Door(platform, self.channels)
 
         def handle(arrival: Arrival, writer: Writer) -> None:
-            if not data.take(arrival, writer):
+            if not (data.take(arrival, writer) or door.take(arrival, writer)):
                 page = ops.handle(platform, arrival.path) if arrival.method in {"GET", "HEAD"} else None
                 if page is None:
                     refuse(writer, Problem("caller.not_found"), platform.client)
@@ -233,7 +249,7 @@ class App:
             connections_max=edge.connections_max,
         )
         self.server = Server(handle, self._render, fault, limits=limits, new_id=platform.new_id)
-        self.admin_server = Server(self._admin, self._render, fault, limits=limits, new_id=platform.new_id)
+        self.admin_server = Server(door.at_socket, self._render, fault, limits=limits, new_id=platform.new_id)
         self.port = await self.server.start(settings.host, settings.port)
         await self.admin_server.start(path=settings.socket_path())
 
@@ -265,28 +281,6 @@ class App:
     def _render(self, problem: Problem) -> bytes:
         return self.platform.client.render_problem(problem, in_stream=False)
 
-    def _admin(self, arrival: Arrival, writer: Writer) -> None:
-        async def answer() -> None:
-            path = arrival.path.removeprefix(_ADMIN)
-            store, now = self.platform.answers.store, self.platform.clock()
-            run = partial(admin.handle, self.platform, arrival.method, path, arrival.query, arrival.body)
-            try:
-                if arrival.method == "GET":
-                    await csv.answer(*await run(), writer)
-                    return
-                told = await change_once(store, arrival, "socket", now, run)
-            except Problem as problem:
-                refuse(writer, problem, self.platform.client)
-            except Exception as error:
-                self.platform.journal.fault("admin", error)
-                refuse(writer, Problem("platform.fault"), self.platform.client)
-            else:
-                writer.whole(told.status, told.content_type, list(told.fields), told.body or b"")
-
-        task = asyncio.get_running_loop().create_task(answer())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _beat(self) -> None:
         turn = 0
         while True:
@@ -294,6 +288,7 @@ class App:
             turn += 1
             self.revocations.beat()
             await pulse.beat(self.platform, turn)
+            self.alarms.beat()
             if turn % pulse.EXPIRE_EVERY == 0:
                 self._tell_of_vault()
 
@@ -303,10 +298,20 @@ def render_event(problem: Problem) -> bytes:
 
 
 def seal(settings: Settings, store: SqliteStore, environ: Mapping[str, str]) -> None:
-    """Give the store what it seals, with the operator's key or that of home: its vault, and the answers that are kept
-    for who asks again. Raises ConfigError."""
+    """Give the store what it seals: its vault, the answers that are kept for who asks again, the secrets of alerts.
+    Raises ConfigError."""
     own, kept = settings.vault, settings.idempotency
-    text = own.key
+    key = vault_key(settings, environ)
+    if own.enabled:
+        bounds = VaultBounds(own.ttl_s, own.memory_bytes_max, own.bytes_max, own.rows_max, own.account_bytes_max)
+        store.seal_with(key, bounds)
+    store.remember_with(key, OnceBounds(kept.ttl_s, kept.bytes_max, kept.account_bytes_max))
+    store.office.alerts.seal_with(lambda: key)
+
+
+def vault_key(settings: Settings, environ: Mapping[str, str]) -> str:
+    """The operator's key, or that of home, which is made if it is not there. Raises ConfigError."""
+    text = settings.vault.key
     if not text:
         path = settings.vault_key_path().resolve()
         try:
@@ -317,37 +322,7 @@ def seal(settings: Settings, store: SqliteStore, environ: Mapping[str, str]) -> 
     key = secret(text, environ, "vault.key")
     if len(key) < VAULT_KEY_LENGTH:
         raise ConfigError(settings.file, "vault.key", f"has less than {VAULT_KEY_LENGTH} characters.")
-    if own.enabled:
-        bounds = VaultBounds(own.ttl_s, own.memory_bytes_max, own.bytes_max, own.rows_max, own.account_bytes_max)
-        store.seal_with(key, bounds)
-    store.remember_with(key, OnceBounds(kept.ttl_s, kept.bytes_max, kept.account_bytes_max))
-
-
-async def declare_accounts(settings: Settings, store: SqliteStore, environ: dict[str, str], journal: Journal) -> None:
-    """Make the accounts and keys that the operator's file declares; what is there already is left as it is."""
-    for declared in settings.accounts:
-        known = await store.keys.account(declared.name)
-        account = Account(known.id if known else declared.name, declared.name, declared.post_paid, declared.concurrency)
-        await store.keys.save_account(account)
-        for text in declared.secrets(environ):
-            digest = key_rules.digest(text)
-            if await store.keys.find(digest) is None:
-                key = Key(key_rules.declared_id(text), account.id, "declared", time.time())
-                try:
-                    await store.keys.create(key, digest)
-                except Problem as problem:
-                    # It was deleted, for good; the file still names it.
-                    journal.note("declared key left out", account=account.name, key=key.id, why=problem.message)
-
-
-async def first_key(store: SqliteStore) -> str | None:
-    """At the very first start: one key for the account `default`. None when there ever was a key of its."""
-    account = await store.keys.account(DEFAULT_ACCOUNT)
-    if account is None or await store.keys.ever(account.id):
-        return None
-    key_id, secret = key_rules.make(os.urandom)
-    await store.keys.create(Key(key_id, account.id, "first", time.time()), key_rules.digest(secret))
-    return secret
+    return key
 
 
 def serve(settings: Settings, announce: Callable[[App], None]) -> int:

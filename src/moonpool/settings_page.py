@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from moonpool.settings import Declared, Settings
+from moonpool.settings_money import Channel
 
 _OVERLAYS: Final = {"hosts": "NAME", "models": "NAME", "calendars": "NAME", "holidays": "NAME.YEAR"}
 _OVERLAID: Final = "Overlays a row of the catalogue, or adds one."
@@ -40,6 +41,8 @@ def _describe(record: type[Struct], prefix: str, rows: list[Described]) -> None:
             _describe(hint, f"{path}.", rows)
         elif field.name == "accounts":
             _describe(Declared, "accounts[].", rows)
+        elif field.name == "payments":
+            _describe(Channel, "payments.NAME.", rows)
         elif path in _OVERLAYS:
             rows.append(Described(f"{path}.{_OVERLAYS[path]}", "table", "", "", _OVERLAID))
         else:

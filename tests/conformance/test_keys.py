@@ -45,7 +45,9 @@ def test_a_key_is_found_by_its_digest(backend: str, tmp_path: Path) -> None:
     async def walk() -> None:
         store = await opened(backend, tmp_path)
         assert await store.keys.find(_DIGEST) is None
+        assert await store.keys.get(_KEY.id) is None
         await store.keys.create(_KEY, _DIGEST)
+        assert await store.keys.get(_KEY.id) == _KEY
         assert await store.keys.find(_DIGEST) == (_KEY, PREPAID)
         store = await _reopened(store, backend, tmp_path)
         assert await store.keys.find(_DIGEST) == (_KEY, PREPAID)

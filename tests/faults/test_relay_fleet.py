@@ -16,7 +16,7 @@ from faults.stage import Answer, chat, failed, good, good_stream, records, stage
 from faults.storm import forget, middle, served, storm
 from faults.upstream import Request, Step, gate
 from moonpool.relay.fleet import RETRIES_FIRST
-from moonpool.settings import Routing
+from moonpool.settings_hosts import Routing
 from moonpool.web import admin
 from moonpool.words import Account, Key
 

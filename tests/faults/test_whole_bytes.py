@@ -34,7 +34,7 @@ from faults.stage import (
 )
 from faults.upstream import STREAM_HEAD, Peer, Upstream, answer, chunk, close, flood
 from moonpool.settings import Streams
-from moonpool.settings import Upstream as Timers
+from moonpool.settings_hosts import Upstream as Timers
 
 MIB = 1 << 20
 

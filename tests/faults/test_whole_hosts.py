@@ -23,7 +23,8 @@ from faults.storm import forget, middle, served, storm, well
 from faults.upstream import answer
 from moonpool.relay.fleet import RETRIES_FIRST
 from moonpool.relay.health import EJECT_S, ROOM_FIRST
-from moonpool.settings import Log, Routing, Streams
+from moonpool.settings import Log, Streams
+from moonpool.settings_hosts import Routing
 from moonpool.twin.log import Served
 
 FAILOVER_S = 0.25

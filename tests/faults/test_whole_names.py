@@ -18,7 +18,7 @@ from faults.stage import Answer, Stage, good, records, stage, until
 from faults.storm import storm, well
 from faults.upstream import Upstream
 from moonpool.relay.health import FAILURES_MAX
-from moonpool.settings import Routing
+from moonpool.settings_hosts import Routing
 
 NAME = "provider.test"
 ASIDE = {"routing": Routing(affinity=False)}

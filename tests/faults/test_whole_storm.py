@@ -16,7 +16,7 @@ import uvloop
 from faults.stage import DONE, ROLE, Stage, chat, good_stream, last, records, stage, streamed, until, words
 from faults.storm import well
 from faults.upstream import Peer, Request, Step, gate, stall
-from moonpool.settings import Upstream as Timers
+from moonpool.settings_hosts import Upstream as Timers
 
 SLOTS = 10
 CLIENTS = 20

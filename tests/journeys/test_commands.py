@@ -437,5 +437,5 @@ def test_operations_pages(home: Path) -> None:
         assert "moonpool_connections_open 1.0" in text
         assert server.key not in text
         assert "default" not in text
-        assert server.get("/admin/v1/keys")[0] == 404
+        assert server.get("/admin/v1/keys", server.key)[0] == 401
         assert server.get("/nowhere")[0] == 404

@@ -19,6 +19,7 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics(),
         "catalogue.md": catalogue(),
         "twin.md": twin(),
+        "admin.md": admin(),
     }
 
 
@@ -217,6 +218,80 @@ def catalogue() -> str:
         fields = [(f"`{field}`", says) for field, says in rows.describe(kind)]
         page += f"\n## {title}\n\n{' '.join((kind.__doc__ or '').split())}\n" + _table(("field", "what it is"), fields)
     return page
+
+
+def admin() -> str:
+    import json
+
+    from moonpool.web import openapi
+    from moonpool.web.admin import BASE, ROUTES
+
+    page = _head(
+        "The admin API",
+        "`src/moonpool/web/admin/`",
+        f"Addresses stand below `{BASE}`. How to use it: [The admin API](../guides/admin-api.md). The same as OpenAPI "
+        "3.1, with the data plane: `GET /openapi.json` of a running server.",
+        "*for*: who may call it. Owners may do what members may, operators everything; `member` and `owner` are roles "
+        "in the account that the request is about.",
+    )
+    rows = [
+        (
+            f"`{route.method} {route.path}`" + (f" ?{', '.join(route.query)}" if route.query else ""),
+            route.who,
+            route.says,
+            f"[{route.body.__name__}](#{route.body.__name__.lower()})" if route.body else "",
+            _answer(route),
+        )
+        for route in ROUTES
+    ]
+    page += _table(("address", "for", "what it does", "body", "answer"), rows)
+    schemas = json.loads(openapi.document())["components"]["schemas"]
+    named = {kind.__name__ for route in ROUTES for kind in (route.body, route.answer) if kind is not None}
+    named |= {name for name in schemas if any(f'/{name}"' in json.dumps(schemas[known]) for known in named)}
+    for name in sorted(named):
+        schema = schemas[name]
+        needed = schema.get("required", [])
+        fields = [
+            (
+                f"`{field}`",
+                _kind(part),
+                f"`{json.dumps(part['default'])}`" if "default" in part else _absent(field, needed),
+            )
+            for field, part in schema["properties"].items()
+        ]
+        says = " ".join(schema.get("description", "").split())
+        page += f"\n## {name}\n" + (f"\n{says}\n" if says else "")
+        page += _table(("field", "kind", "default"), fields)
+    return page
+
+
+def _absent(field: str, needed: Sequence[str]) -> str:
+    return "" if field in needed else "may be left out"
+
+
+def _answer(route: Any) -> str:
+    if route.answer is None:
+        return "object"
+    link = f"[{route.answer.__name__}](#{route.answer.__name__.lower()})"
+    return f"list of {link}" if route.many else link
+
+
+def _kind(schema: Any) -> str:
+    """A JSON Schema in a few words."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(_kind(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join("null" if value is None else f"`{value}`" for value in schema["enum"])
+    said = str(schema.get("type", "anything"))
+    if said == "array":
+        return f"list of {_kind(schema['items'])}"
+    words = {"string": "text", "integer": "whole number", "boolean": "true or false"}
+    return " ".join(
+        filter(None, (words.get(said, said), f"({schema['description']})" if "description" in schema else ""))
+    )
 
 
 def _records() -> list[tuple[Any, str]]:

@@ -8,16 +8,16 @@ from tidy.tree import SOURCE, name, python, tree
 
 # file -> (how many broad `except`, what is on the other side). A row that says too many fails.
 EDGES: dict[str, tuple[int, str]] = {
-    "src/moonpool/app.py": (1, "an admin route: its fault becomes an answer and a line in the log"),
-    "src/moonpool/relay/pulse.py": (1, "an answer's pulse"),
     "src/moonpool/later.py": (1, "a driven coroutine: its fault goes to `lost`, never into the event loop"),
     "src/moonpool/relay/path.py": (1, "the parts a request touches: their fault ends that request, and is logged"),
+    "src/moonpool/relay/pulse.py": (1, "an answer's pulse"),
     "src/moonpool/relay/revoked.py": (1, "ending one answer: its fault must not keep the others running"),
     "src/moonpool/relay/pump.py": (3, "decoder and encoder, for head, data and end: their fault ends the attempt"),
     "src/moonpool/state/thread.py": (1, "a job of the store's thread: its fault goes to who asked for it"),
     "src/moonpool/transports/connection.py": (1, "the sink: its fault must not cost the connection's bookkeeping"),
     "src/moonpool/transports/exchange.py": (1, "the sink: its fault must not reach the event loop"),
     "src/moonpool/transports/llama_child.py": (1, "llama.cpp in the child: whatever it is, the parent reads it"),
+    "src/moonpool/web/admin/door.py": (1, "an admin route: its fault becomes an answer and a line in the log"),
     "src/moonpool/web/protocol.py": (2, "the handler of a request, and a connection's tick"),
 }
 

@@ -10,23 +10,17 @@ import pytest
 from tidy.tree import SOURCE, name, python, tree
 
 _BOTTOM = {"words", "errors", "later"}
-_WEB = _BOTTOM | {
-    "settings",
-    "relay",
-    "catalog",
-    "ledger",
-    "state.base",
-    "state.base_prices",
-    "state.base_reports",
-    "dialects.base",
-}
+_BASES = {"state.base", "state.base_admin", "state.base_prices", "state.base_reports"}
+_WEB = _BOTTOM | _BASES | {"settings", "relay", "catalog", "ledger", "dialects.base"}
 
 # A room, or one module of it ("state.base"). What a room holds itself it may always import.
 MAY_IMPORT: dict[str, set[str]] = {
     "words": set(),
     "errors": set(),
     "later": set(),
-    "settings": {"errors"},
+    "settings": {"errors", "settings_hosts", "settings_money"},
+    "settings_hosts": set(),
+    "settings_money": set(),
     "settings_page": {"settings"},
     "dialects": _BOTTOM,
     # Prices become amounts where they are loaded.
@@ -34,25 +28,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transports": _BOTTOM,
     "ledger": {"words", "errors"},
     "state": _BOTTOM | {"ledger"},
-    "relay": _BOTTOM
-    | {
-        "settings",
-        "dialects",
-        "catalog",
-        "ledger",
-        "transports.base",
-        "state.base",
-        "state.base_prices",
-        "state.base_reports",
-    },
+    "relay": _BOTTOM | _BASES | {"settings", "dialects", "catalog", "ledger", "transports.base"},
     "web": _WEB,
-    "app": _WEB | {"dialects", "state", "transports", "web"},
+    "app": _WEB | {"dialects", "state", "transports", "web", "declared"},
+    # What is there before anybody can ask.
+    "declared": _BOTTOM | _BASES | {"settings", "ledger"},
     # It plays a provider with the parts that talk to one.
     "twin": _WEB | {"dialects", "transports", "web"},
     # Without a server a command is an app of its own: it checks hosts, fetches weights and reads a ledger itself.
     "cli": _WEB | {"web", "app", "twin", "transports.http", "transports.weights", "state.recount"},
     "__main__": {"cli"},
 }
+
+_SETTINGS = {"settings_hosts", "settings_money"}
+"""Parts of `settings`: who may import that may import these."""
+for _may in MAY_IMPORT.values():
+    _may |= _SETTINGS if "settings" in _may else set()
 
 
 def _room(path: Path) -> str:

@@ -15,6 +15,7 @@ from moonpool.catalog.catalog import build
 from moonpool.cli import show
 from moonpool.cli.options import read
 from moonpool.settings import ConfigError, Settings, masked
+from moonpool.web import payments
 
 app = typer.Typer(help="Settings: show what holds, check the file.", no_args_is_help=True)
 
@@ -41,6 +42,7 @@ def check(json: show.Json = False, home: show.Home = None, config: show.Config =
         warnings = build(settings, dict(os.environ)).warnings(time.time())
         for account in settings.accounts:
             account.secrets(os.environ)
+        payments.secrets(settings, os.environ)
     except ConfigError as error:
         if not json:
             raise
@@ -57,6 +59,8 @@ def _without_secrets(settings: Settings) -> dict[str, Any]:
     del table["file"]
     for account in table["accounts"]:
         account["keys"] = [masked(key) for key in account["keys"]]
+    for channel in table["payments"].values():
+        channel["secret"] = masked(channel["secret"])
     for host in table["hosts"].values():
         if isinstance(host, dict) and "api_key" in host:
             host["api_key"] = masked(str(host["api_key"]))

@@ -19,11 +19,12 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Struct
 
-from moonpool.app import dialects, open_store
+from moonpool.app import dialects, open_store, vault_key
 from moonpool.catalog.catalog import Catalogue, build
 from moonpool.errors import Problem
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys
+from moonpool.state.base import Books, Keys, People
+from moonpool.state.base_admin import Office
 from moonpool.state.base_prices import Overrides
 from moonpool.state.base_reports import Reports
 from moonpool.transports.http import HttpTransport
@@ -44,8 +45,10 @@ class Alone(Struct, frozen=True):
     catalogue: Catalogue
     books: Books
     keys: Keys
+    people: People
     reports: Reports
     overrides: Overrides
+    office: Office
     transports: Mapping[str, Any]
     dialects: Mapping[str, Any]
     clock: Callable[[], float]
@@ -109,6 +112,7 @@ async def _alone(settings: Settings, method: str, route: str, query: str, body: 
     catalogue = build(settings, dict(os.environ))
     settings.home_path().mkdir(parents=True, exist_ok=True, mode=0o700)
     store = open_store(settings)
+    store.office.alerts.seal_with(lambda: vault_key(settings, os.environ))
     transport = HttpTransport(proxies=dict(os.environ))
     try:
         await store.start()
@@ -118,8 +122,10 @@ async def _alone(settings: Settings, method: str, route: str, query: str, body: 
             catalogue,
             store.books,
             store.keys,
+            store.people,
             store.reports,
             store.overrides,
+            store.office,
             {"http": transport},
             dialects(),
             time.time,

@@ -14,7 +14,7 @@ from moonpool.cli import desk, show
 from moonpool.cli.options import read
 from moonpool.state.recount import postgres_engine, recount, sqlite_engine
 from moonpool.web import csv
-from moonpool.web.admin_reading import STATEMENT_HEADS
+from moonpool.web.admin.reading import STATEMENT_HEADS
 
 POSTGRES = ("postgresql://", "postgres://")
 

@@ -14,12 +14,14 @@ import typer
 from moonpool import __version__
 from moonpool.cli import (
     accounts,
+    audit,
     config,
     doctor,
     hosts,
     keys,
     ledger,
     models,
+    money,
     prices,
     serve,
     show,
@@ -43,6 +45,10 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(money.packs, name="packs")
+app.add_typer(money.codes, name="codes")
+app.add_typer(money.alerts, name="alerts")
+app.add_typer(audit.app, name="audit")
 app.add_typer(users.app, name="users")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(models.app, name="models")

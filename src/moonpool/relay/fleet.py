@@ -25,7 +25,7 @@ from moonpool.relay.affinity import Affinity, marks_of
 from moonpool.relay.line import Line, Waiter
 from moonpool.relay.places import Account, Permit, Place, Site
 from moonpool.relay.route import WAIT, is_final, next_place, soonest
-from moonpool.settings import Routing
+from moonpool.settings_hosts import Routing
 from moonpool.words import CHAT, Call, Price, Target, Usage
 
 RETRY_SHARE: Final = 0.2

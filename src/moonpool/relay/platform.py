@@ -18,7 +18,8 @@ from moonpool.relay.once import Answers
 from moonpool.relay.resume import Tapes
 from moonpool.relay.tariffs import Tariffs
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys, Limiter, Vault
+from moonpool.state.base import Books, Keys, Limiter, People, Vault
+from moonpool.state.base_admin import Office
 from moonpool.state.base_prices import Overrides
 from moonpool.state.base_reports import Reports
 from moonpool.transports.base import Transport
@@ -50,9 +51,11 @@ class Platform(Struct, frozen=True):
     transports: Mapping[str, Transport]
     books: Books
     keys: Keys
+    people: People
     reports: Reports
     overrides: Overrides
     tariffs: Tariffs
+    office: Office
     vault: Vault | None
     limiter: Limiter
     fleet: Fleet

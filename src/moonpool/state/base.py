@@ -16,6 +16,7 @@ from moonpool.ledger.funds import Pack
 from moonpool.words import Account, Key, Limits, Price, Usage
 
 if TYPE_CHECKING:
+    from moonpool.state.base_admin import Office
     from moonpool.state.base_prices import Overrides
     from moonpool.state.base_reports import Reports
 
@@ -185,6 +186,7 @@ class Keys(Protocol):
     def ever(self, account: str) -> Awaitable[bool]:
         """Did this account (its id) ever have a key, deleted ones too?"""
 
+    def get(self, key_id: str) -> Awaitable[Key | None]: ...
     def list(self, account: str | None = None) -> Awaitable[Sequence[Key]]: ...
     def delete(self, key_id: str, now: float) -> Awaitable[bool]:
         """Final. After it answers, `find` never gives this key again."""
@@ -371,14 +373,15 @@ class StoreInUse(Problem):
 
 
 class Store(Protocol):
-    """Books, Keys, People, Reports, and the Vault and Once, if there are any, over one database. Use it on one event
-    loop, between `start` and `stop`."""
+    """Books, Keys, People, Reports, the office, and the Vault and Once, if there are any, over one database. Use it
+    on one event loop, between `start` and `stop`."""
 
     books: Books
     keys: Keys
     people: People
     reports: Reports
     overrides: Overrides
+    office: Office
     vault: Vault | None
     once: Once | None
 

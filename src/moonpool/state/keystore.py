@@ -108,6 +108,10 @@ class SqliteKeys:
             raise _taken("This key exists, or did and was deleted for good.", "key")
         self._remember(Kept(key, digest))
 
+    async def get(self, key_id: str) -> Key | None:
+        kept = self._kept.get(key_id)
+        return None if kept is None else replace(kept.key, last_used_at=self._used.get(key_id, kept.key.last_used_at))
+
     async def list(self, account: str | None = None) -> builtins.list[Key]:
         """Oldest first, with their last use as it is known now."""
         found = [

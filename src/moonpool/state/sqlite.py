@@ -19,9 +19,11 @@ from typing import Final
 from moonpool.errors import Problem
 from moonpool.state import keyrows, people, reading
 from moonpool.state.base import OnceBounds, StoreInUse, VaultBounds
+from moonpool.state.base_admin import Office
 from moonpool.state.books import SqliteBooks
 from moonpool.state.keyrows import Known
 from moonpool.state.keystore import SqliteKeys
+from moonpool.state.office import office
 from moonpool.state.once import SqlOnce
 from moonpool.state.overrides import StoredOverrides
 from moonpool.state.people import Everybody, SqlPeople
@@ -55,6 +57,7 @@ class SqliteStore:
         self._thread = WriterThread(str(path), connection_class)
         self._books = SqliteBooks(self._thread, self._accounts)
         self._keys = SqliteKeys(self._thread, self._accounts, self._clock)
+        self._office = office(self._thread)
         self._people = SqlPeople(self._thread, self._accounts)
         self._reports = SqlReports(self._thread)
         self._overrides = StoredOverrides(self._thread)
@@ -68,6 +71,10 @@ class SqliteStore:
     @property
     def keys(self) -> SqliteKeys:
         return self._keys
+
+    @property
+    def office(self) -> Office:
+        return self._office
 
     @property
     def people(self) -> SqlPeople:

@@ -20,7 +20,8 @@ from msgspec.structs import replace
 from moonpool.catalog import load
 from moonpool.catalog.catalog import build
 from moonpool.catalog.model import Model
-from moonpool.settings import ConfigError, Embedded, Settings, nearest
+from moonpool.settings import ConfigError, Settings, nearest
+from moonpool.settings_hosts import Embedded
 
 FILE: Final = "providers.toml"
 Shape = Literal[

@@ -81,12 +81,12 @@ async def send(csv: Csv, writer: Writer, *, head_only: bool = False) -> None:
     writer.end()
 
 
-async def answer(status: int, page: object, writer: Writer) -> None:
-    """An answer of the admin API: JSON, or a table."""
+async def answer(status: int, page: object, writer: Writer, fields: Fields) -> None:
+    """An answer of the admin API: JSON with these header fields, or a table."""
     if isinstance(page, Csv):
         await send(page, writer)
     else:
-        writer.whole(status, JSON, [], msgspec.json.encode(page))
+        writer.whole(status, JSON, fields, msgspec.json.encode(page))
 
 
 class _Tap:

@@ -13,7 +13,8 @@ from moonpool.catalog.model import Model
 from moonpool.catalog.rules import apply
 from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.errors import Problem
-from moonpool.settings import Embedded, Settings
+from moonpool.settings import Settings
+from moonpool.settings_hosts import Embedded
 from moonpool.words import CHAT, Call, Target
 
 AT: Final = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC).timestamp()

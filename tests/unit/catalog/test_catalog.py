@@ -29,7 +29,8 @@ from moonpool.catalog.rows import (
 from moonpool.dialects import DIALECTS as SPOKEN
 from moonpool.errors import Problem
 from moonpool.ledger.money import amount, cost, price_of
-from moonpool.settings import ConfigError, Embedded, Settings
+from moonpool.settings import ConfigError, Settings
+from moonpool.settings_hosts import Embedded
 from moonpool.words import Call, Usage
 
 HOSTED = {"deepseek": "DEEPSEEK_API_KEY", "lkeap": "LKEAP_API_KEY", "tokenhub": "TOKENHUB_API_KEY"}

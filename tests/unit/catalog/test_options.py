@@ -11,7 +11,8 @@ from moonpool.catalog import load
 from moonpool.catalog.catalog import Catalogue, build
 from moonpool.catalog.options import OptionsRow, checked
 from moonpool.catalog.rows import DIALECTS, NEEDS, describe
-from moonpool.settings import ConfigError, Embedded, Settings
+from moonpool.settings import ConfigError, Settings
+from moonpool.settings_hosts import Embedded
 
 MODEL = {"hosts": ["mine"], "can": list(NEEDS), "thinking": "default_on"}
 

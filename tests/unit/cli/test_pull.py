@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from moonpool.cli import pull
-from moonpool.settings import ConfigError, Embedded, Settings
+from moonpool.settings import ConfigError, Settings
+from moonpool.settings_hosts import Embedded
 from moonpool.transports.weights import PullError
 
 CONTENT = b"GGUF" + bytes(1000)

@@ -14,7 +14,8 @@ from moonpool.relay.fleet import RETRIES_FIRST, Errand, Fleet
 from moonpool.relay.health import FAILURES_MAX
 from moonpool.relay.line import Waiter
 from moonpool.relay.places import Permit
-from moonpool.settings import Embedded, Routing, Settings
+from moonpool.settings import Settings
+from moonpool.settings_hosts import Embedded, Routing
 from moonpool.words import Price, Usage
 
 BROKEN = Problem("upstream.failed")

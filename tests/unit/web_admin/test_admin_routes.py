@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from moonpool.app import App
+from admin_rig import on_platform
 from moonpool.errors import Problem
 from moonpool.relay.platform import Platform
-from moonpool.settings import load
 from moonpool.web import admin, ops
 from moonpool.words import Usage
-
-CONFIG = (
-    '[embedded]\nenabled = false\n[hosts.far]\nbase_url = "http://127.0.0.1:1/v1"\n[models.tiny]\nhosts = ["far"]\n'
-)
-
-
-def on_platform(folder: Path, run: Callable[[Platform], Awaitable[Any]]) -> Any:
-    """What `run` answers, given the platform of an app that listens on a free port."""
-    (folder / "moonpool.toml").write_text(CONFIG)
-    settings = load(folder / "moonpool.toml", {}, {"home": str(folder), "port": 0})
-
-    async def live() -> Any:
-        app = App(settings, {})
-        await app.start()
-        try:
-            return await run(app.platform)
-        finally:
-            await app.stop()
-
-    return asyncio.run(live())
 
 
 def test_a_key_lives_and_dies(tmp_path: Path) -> None:
@@ -64,7 +41,7 @@ def test_a_key_lives_and_dies(tmp_path: Path) -> None:
         ("GET", "/nowhere", "", b"", "caller.not_found", None),
         ("PATCH", "/keys", "", b"", "caller.wrong_method", None),
         ("GET", "/keys", "acount=x", b"", "caller.invalid_value", "acount"),
-        ("GET", "/keys", "account=nobody", b"", "caller.invalid_value", "account"),
+        ("GET", "/keys", "account=nobody", b"", "caller.not_found", "account"),
         ("POST", "/keys", "", b"{", "caller.malformed", None),
         ("POST", "/keys", "", b"\xff", "caller.malformed", None),
         ("POST", "/keys", "", b'{"name": 5}', "caller.invalid_value", "name"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -15,10 +15,8 @@ from moonpool.errors import Problem
 from moonpool.relay.tariffs import agreed
 from moonpool.settings import ConfigError
 from moonpool.state.base_prices import Override
+from moonpool.web.admin.routing import Answer, Ask, Desk, Route
 from moonpool.words import Account
-
-if TYPE_CHECKING:
-    from moonpool.web.admin import Answer, Ask, Desk
 
 
 class NewPrice(Struct, forbid_unknown_fields=True):
@@ -40,7 +38,7 @@ async def list_prices(desk: Desk, _: Ask) -> Answer:
 
 async def account_prices(desk: Desk, ask: Ask) -> Answer:
     """What was agreed with an account (`data`), and what it pays now for each of these models (`now`)."""
-    account = await _account(desk, ask.names["name"])
+    account = ask.about()
     rows = desk.overrides.list(account.id)
     return 200, {"data": [_row(account, row) for row in rows], "now": _now(desk, account, rows)}
 
@@ -49,7 +47,7 @@ async def set_price(desk: Desk, ask: Ask) -> Answer:
     """Agree on a price; what was agreed for the same day is replaced. It holds for requests that arrive from now on.
     Raises caller.unknown_model, caller.invalid_value."""
     new: NewPrice = ask.body
-    account = await _account(desk, ask.names["name"])
+    account = ask.about()
     model = desk.catalogue.find(ask.names["model"]).name
     now = desk.clock()
     day = new.valid_from or date_of(now).isoformat()
@@ -59,6 +57,7 @@ async def set_price(desk: Desk, ask: Ask) -> Answer:
         agreed(desk.catalogue, account.id, model, [*others, override])
     except ConfigError as error:
         raise Problem("caller.invalid_value", f"{error.key}: {error.sentence}", param="price") from None
+    await ask.log(desk, account.name, model=model, valid_from=day, price=dict(override.price))
     await desk.overrides.set(override)
     return 200, _row(account, override)
 
@@ -66,20 +65,14 @@ async def set_price(desk: Desk, ask: Ask) -> Answer:
 async def unset_price(desk: Desk, ask: Ask) -> Answer:
     """Forget what was agreed for a model, or what begins on one day: from now on the list's price holds, or what was
     agreed before. Raises caller.not_found."""
-    account = await _account(desk, ask.names["name"])
+    account = ask.about()
     model = ask.names["model"]
-    gone = await desk.overrides.delete(account.id, model, ask.query.get("valid_from"))
-    if not gone:
+    day = ask.query.get("valid_from")
+    if not any(row.model == model and day in {None, row.valid_from} for row in desk.overrides.list(account.id)):
         raise Problem("caller.not_found", f"{account.name} has no such price for {model}.", param="model")
+    await ask.log(desk, account.name, model=model, valid_from=day)
+    gone = await desk.overrides.delete(account.id, model, day)
     return 200, {"account": account.name, "model": model, "deleted": gone}
-
-
-async def _account(desk: Desk, name: str) -> Account:
-    account = await desk.keys.account(name)
-    if account is None:
-        known = ", ".join(account.name for account in await desk.keys.accounts()) or "none"
-        raise Problem("caller.not_found", f"There is no account {name!r}; there is: {known}.", param="account")
-    return account
 
 
 def _row(account: Account, row: Override) -> dict[str, Any]:
@@ -99,3 +92,20 @@ def _now(desk: Desk, account: Account, rows: Sequence[Override]) -> dict[str, An
             own = agreed(desk.catalogue, account.id, name, [row for row in rows if row.model == name])
             found[name] = prices.now_table(own, desk.clock())
     return found
+
+
+ROUTES: Final = (
+    Route("GET", "/prices", list_prices, "List what each model costs now.", None, who="member"),
+    Route(
+        "GET", "/accounts/{name}/prices", account_prices, "Show what was agreed with an account.", None,
+        who="member", about="path",
+    ),
+    Route(
+        "PUT", "/accounts/{name}/prices/{model}", set_price, "Agree on a price with an account.", None,
+        about="path", body=NewPrice,
+    ),
+    Route(
+        "DELETE", "/accounts/{name}/prices/{model}", unset_price, "Forget what was agreed for a model.", None,
+        about="path", query=("valid_from",),
+    ),
+)  # fmt: skip

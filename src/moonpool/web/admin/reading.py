@@ -7,18 +7,14 @@ owner may read it; /usage and /calls are for operators. Each is pages of JSON, o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from moonpool.errors import Problem
 from moonpool.ledger.money import exact
 from moonpool.ledger.reports import GROUPS, LIMIT_MAX, CallsAsk, Group, Movement, Standing, UsageAsk
 from moonpool.ledger.spans import month_of
-from moonpool.state.base import Keys
-from moonpool.state.base_reports import Reports
 from moonpool.web import csv, sums
-from moonpool.words import Account
+from moonpool.web.admin.routing import Answer, Ask, Desk, Route
 
-Answer = tuple[int, object]
 Rows = tuple[list[dict[str, Any]], str | None]
 
 USAGE_QUERY: Final = ("account", "key", "model", "host", "start", "end", "group_by", "limit", "after", "format")
@@ -29,58 +25,36 @@ _OWN_GROUPS: Final[tuple[Group, ...]] = ("hour", "day", "key", "model")
 _OPERATORS_ONLY: Final = frozenset({"account", "host", "cost", "attempts"})
 
 
-class Reading(Protocol):
-    """What these routes touch of a desk."""
-
-    @property
-    def keys(self) -> Keys: ...
-    @property
-    def reports(self) -> Reports: ...
-    @property
-    def clock(self) -> Callable[[], float]: ...
-
-
-class Ask(Protocol):
-    @property
-    def names(self) -> Mapping[str, str]: ...
-    @property
-    def query(self) -> Mapping[str, str]: ...
-
-
-async def usage(desk: Reading, ask: Ask) -> Answer:
+async def usage(desk: Desk, ask: Ask) -> Answer:
     """Sums of what was used: by `group_by` (account, key, model, host, day or hour, with commas), of `account`, `key`,
     `model`, `host`, within [`start`, `end`)."""
-    account = None
-    if "account" in ask.query:
-        account = (await _account(desk, ask.query["account"])).id
+    account = None if ask.account is None else ask.account.id
     return await _usage(desk, ask, account, GROUPS, costs=True)
 
 
-async def account_usage(desk: Reading, ask: Ask) -> Answer:
+async def account_usage(desk: Desk, ask: Ask) -> Answer:
     """As /usage, of one account, without hosts and costs."""
-    account = await _account(desk, ask.names["name"])
+    account = ask.about()
     return await _usage(desk, ask, account.id, _OWN_GROUPS, costs=False)
 
 
-async def calls(desk: Reading, ask: Ask) -> Answer:
+async def calls(desk: Desk, ask: Ask) -> Answer:
     """Every call that ended, newest first, with what paid for it."""
-    account = None
-    if "account" in ask.query:
-        account = (await _account(desk, ask.query["account"])).id
+    account = None if ask.account is None else ask.account.id
     return await _calls(desk, ask, account, frozenset())
 
 
-async def account_calls(desk: Reading, ask: Ask) -> Answer:
+async def account_calls(desk: Desk, ask: Ask) -> Answer:
     """As /calls, of one account, without hosts and costs."""
-    account = await _account(desk, ask.names["name"])
+    account = ask.about()
     return await _calls(desk, ask, account.id, _OPERATORS_ONLY)
 
 
-async def statement(desk: Reading, ask: Ask) -> Answer:
+async def statement(desk: Desk, ask: Ask) -> Answer:
     """What an account had at the beginning of `month` (2026-11, in Beijing; left out, this one), each kind of movement
     by day, model and fund, and what it had at the end: opening + lines = closing, exactly, in each currency and
     fund."""
-    account = await _account(desk, ask.names["name"])
+    account = ask.about()
     month = sums.month(ask.query["month"]) if "month" in ask.query else month_of(desk.clock())
     found = await desk.reports.statement(account.id, month)
     lines = [
@@ -139,7 +113,7 @@ def _pack(each: Movement) -> dict[str, object]:
     }
 
 
-async def _usage(desk: Reading, ask: Ask, account: str | None, allowed: Sequence[Group], *, costs: bool) -> Answer:
+async def _usage(desk: Desk, ask: Ask, account: str | None, allowed: Sequence[Group], *, costs: bool) -> Answer:
     query = ask.query
     start, end = sums.span_of(query, desk.clock())
     groups = sums.groups_of(query.get("group_by", ""), allowed)
@@ -154,7 +128,7 @@ async def _usage(desk: Reading, ask: Ask, account: str | None, allowed: Sequence
     return await _answer(query, "usage", heads, rows, {"start": start, "end": end, "group_by": groups})
 
 
-async def _calls(desk: Reading, ask: Ask, account: str | None, without: frozenset[str]) -> Answer:
+async def _calls(desk: Desk, ask: Ask, account: str | None, without: frozenset[str]) -> Answer:
     query = ask.query
     start, end = sums.span_of(query, desk.clock())
     wanted = CallsAsk(start, end, query.get("key"), query.get("model"), query.get("host"))
@@ -188,12 +162,23 @@ async def _answer(
     return 200, {**about, "data": found, "next": following}
 
 
-async def _names(desk: Reading) -> dict[str, str]:
+async def _names(desk: Desk) -> dict[str, str]:
     return {account.id: account.name for account in await desk.keys.accounts()}
 
 
-async def _account(desk: Reading, name: str) -> Account:
-    account = await desk.keys.account(name)
-    if account is None:
-        raise Problem("caller.not_found", f"There is no account {name!r}.", param="account")
-    return account
+ROUTES: Final = (
+    Route("GET", "/usage", usage, "Sums of what was used.", None, about="query", query=USAGE_QUERY),
+    Route("GET", "/calls", calls, "The calls one by one.", None, about="query", query=CALLS_QUERY),
+    Route(
+        "GET", "/accounts/{name}/usage", account_usage, "Sums of what an account used.", None,
+        who="member", about="path", query=OWN_USAGE_QUERY,
+    ),
+    Route(
+        "GET", "/accounts/{name}/calls", account_calls, "An account's calls.", None,
+        who="member", about="path", query=OWN_CALLS_QUERY,
+    ),
+    Route(
+        "GET", "/accounts/{name}/statement", statement, "What became of an account's money in a month.", None,
+        who="member", about="path", query=("month", "format"),
+    ),
+)  # fmt: skip
