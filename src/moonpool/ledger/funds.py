@@ -108,9 +108,14 @@ def on_credit(account: Account, product: str) -> bool:
     return account.post_paid and product not in account.products_off
 
 
-def in_arrears(funds: Funds, account: Account) -> bool:
+def in_arrears(topped_up_pico: int, account: Account) -> bool:
     """Has so much been settled and not paid that an account on credit is not served any more?"""
-    return account.credit_pico is not None and funds.topped_up < -account.credit_pico
+    return account.credit_pico is not None and topped_up_pico < -account.credit_pico
+
+
+def owes_too_much(account: Account, topped_up_pico: int, available_pico: int) -> bool:
+    """Is an account stopped because it owes, whatever it asks for? Without credit that is anything below zero."""
+    return in_arrears(topped_up_pico, account) if account.post_paid else available_pico < 0
 
 
 def draw(owed_pico: int, funds: Funds, credit: bool) -> tuple[int, int, int]:

@@ -151,7 +151,7 @@ class Tally:
         credit = account is not None and funds.on_credit(account, hold.product)
         if (money or not units) and not (credit and account.credit_pico is None):  # type: ignore[union-attr]
             found = self.of(hold.account, hold.currency)
-            if funds.in_arrears(found, account) if credit else found.available() < money:  # type: ignore[arg-type]
+            if funds.in_arrears(found.topped_up, account) if credit else found.available() < money:  # type: ignore[arg-type]
                 return "short"
         spent: tuple[tuple[str, int], ...] = ()
         if hold.limits is not None:

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from moonpool.errors import Problem
 from moonpool.later import Later
+from moonpool.ledger.funds import in_arrears
 from moonpool.ledger.money import UNIT_PICO, decimal
 from moonpool.ledger.reports import LIMIT_MAX, Group, UsageAsk
 from moonpool.ledger.spans import day_of, month_of
@@ -83,8 +84,7 @@ def _available(account: Account, found: list[Balance], packs: bool) -> bool:
     if account.disabled:
         return False
     if account.post_paid:
-        credit = account.credit_pico
-        return credit is None or not any(each.topped_up_pico < -credit for each in found)
+        return not any(in_arrears(each.topped_up_pico, account) for each in found)
     return packs or any(_left(each) > 0 for each in found)
 
 

@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from moonpool.errors import Problem
+from moonpool.ledger.funds import owes_too_much
 from moonpool.ledger.spans import day_of, month_of
 from moonpool.settings_money import AlertSettings
 from moonpool.state.base import Balance, Books, Keys
@@ -107,9 +108,8 @@ class Alarms:
         left = available(balance) if balance is not None else 0
         if alert.kind == "balance_below":
             return ("below" if left < alert.threshold_pico else ""), left
-        may_owe = (account.credit_pico or 0) if account.post_paid else 0
-        bounded = not account.post_paid or account.credit_pico is not None
-        return ("arrears" if bounded and left < -may_owe else ""), left
+        own = balance.topped_up_pico if balance is not None else 0
+        return ("arrears" if owes_too_much(account, own, left) else ""), left
 
     async def deliver(self, now: float) -> None:
         """Try what is due."""

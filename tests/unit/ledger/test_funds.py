@@ -132,4 +132,11 @@ def test_credit(account: Account, product: str, answer: bool) -> None:
 def test_arrears(credit: int | None, topped_up: int, answer: bool) -> None:
     """Only what was settled counts, and only beyond the credit that was given."""
     account = Account("a", "A", post_paid=True, credit_pico=credit)
-    assert funds.in_arrears(Funds("a", "CNY", 0, topped_up, 0, -(10**6)), account) is answer
+    assert funds.in_arrears(topped_up, account) is answer
+    assert funds.owes_too_much(account, topped_up, -(10**6)) is answer
+
+
+@pytest.mark.parametrize("available,answer", [(0, False), (-1, True), (1, False)])
+def test_arrears_without_credit(available: int, answer: bool) -> None:
+    """Who has no credit owes too much as soon as anything is owed."""
+    assert funds.owes_too_much(Account("a", "A"), 0, available) is answer

@@ -13,7 +13,7 @@ from sqlalchemy import insert
 from moonpool.ledger.spans import day_of, month_of
 from moonpool.settings_money import AlertSettings
 from moonpool.state import tables
-from moonpool.state.base import Deposit
+from moonpool.state.base import Deposit, Hold, Resolution
 from moonpool.state.base_admin import Alert
 from moonpool.state.sqlite import SqliteStore
 from moonpool.state.thread import Database
@@ -22,7 +22,7 @@ from moonpool.transports.http import HttpTransport
 from moonpool.web.addresses import guarded
 from moonpool.web.alarms import PAUSES_S, TRIES_MAX, Alarms
 from moonpool.web.payments import HEADER, signed
-from moonpool.words import Account
+from moonpool.words import Account, Usage
 
 UNIT = 10**12
 NOW = 1_795_000_000.0
@@ -110,6 +110,35 @@ def in_world(folder: Path, play: Callable[[World], Awaitable[None]], private: bo
             await store.stop()
 
     asyncio.run(asyncio.wait_for(live(), 30))
+
+
+def test_arrears_are_what_stops_an_account(tmp_path: Path) -> None:
+    """An account on credit is in arrears once what it used was settled below its credit, not before; one without as soon
+    as it owes. Told when the next request would be refused, and not again until that was over."""
+
+    async def play(world: World) -> None:
+        for account in ("acme", "credit"):
+            await world.add("arrears", account=account)
+        books = world.store.books
+        await world.deposit("d1", 1)
+        for account, amount in (("credit", 5), ("acme", 1)):
+            hold = Hold(account, account, "AbCdEfGhIjKl", "m", "h", amount * UNIT, "CNY", NOW, NOW + 9)
+            assert await books.hold(hold) == "held"
+        assert await world.tell() == []
+        await books.resolve(Resolution("credit", "posted", Usage(5), 5 * UNIT, 0, "h", "", 1, NOW))
+        assert await world.tell() == []
+        await books.resolve(Resolution("acme", "posted", Usage(3), 3 * UNIT, 0, "h", "", 1, NOW))
+        (told,) = await world.tell()
+        assert (told["account"], told["amount"]) == ("Acme", "-2.00")
+        assert await books.settle_hours(NOW) == 1
+        (told,) = await world.tell()
+        assert (told["account"], told["amount"]) == ("Credit", "-5.00")
+        assert await books.hold(Hold("again", "credit", "AbCdEfGhIjKl", "m", "h", 0, "CNY", NOW, NOW + 9)) == "short"
+        assert await world.tell() == []
+        await world.deposit("d2", 2)
+        assert await world.tell() == []
+
+    in_world(tmp_path, play)
 
 
 def test_a_balance_that_falls_is_told_once(tmp_path: Path) -> None:
