@@ -113,8 +113,8 @@ def in_world(folder: Path, play: Callable[[World], Awaitable[None]], private: bo
 
 
 def test_arrears_are_what_stops_an_account(tmp_path: Path) -> None:
-    """An account on credit is in arrears once what it used was settled below its credit, not before; one without as soon
-    as it owes. Told when the next request would be refused, and not again until that was over."""
+    """An account on credit is in arrears once what it used was settled below its credit, not before; one without as
+    soon as it owes. Told when the next request would be refused, and not again until that was over."""
 
     async def play(world: World) -> None:
         for account in ("acme", "credit"):
