@@ -24,6 +24,7 @@ from moonpool.errors import Problem
 from moonpool.relay import pulse
 from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
+from moonpool.relay.limits import lose
 from moonpool.relay.meters import Meters
 from moonpool.relay.once import Answers
 from moonpool.relay.platform import Platform, request_ids, switches_of
@@ -34,7 +35,7 @@ from moonpool.relay.tariffs import tariffs_of
 from moonpool.relay.writer import Writer
 from moonpool.settings import ConfigError, Settings, secret
 from moonpool.state.base import OnceBounds, VaultBounds
-from moonpool.state.memory import MemoryLimiter
+from moonpool.state.limiters import open_limiter
 from moonpool.state.sealing import key_file
 from moonpool.state.sqlite import SqliteStore
 from moonpool.transports.base import Transport
@@ -135,7 +136,7 @@ class App:
             people=self.store.people,
             office=self.store.office,
             vault=self.store.vault,
-            limiter=MemoryLimiter(),
+            limiter=open_limiter(settings.limits, lambda lost: lose(self.platform, lost), journal.note),
             fleet=Fleet(settings.routing, time.monotonic, journal.note),
             meters=Meters(),
             journal=journal,
@@ -150,6 +151,7 @@ class App:
             parts=self.parts,
         )
         self.revocations = Revocations(self.platform)
+        await self.platform.limiter.start(time.monotonic())
         await self.store.books.recover(time.time())
         keys, audit = self.store.keys, self.store.office.audit
         await declare_accounts(settings, keys, audit, self.environ, journal.note)
@@ -192,6 +194,7 @@ class App:
         await self.admin_server.stop()
         await self.alarms.stop()
         await asyncio.gather(*(transport.stop() for transport in (*self.transports.values(), self.outside)))
+        await self.platform.limiter.stop()
         await self.store.stop()
         self.platform.journal.note("stopped")
         self.platform.journal.stop()

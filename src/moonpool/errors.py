@@ -124,7 +124,7 @@ _ROWS: Final = (
         "load, and `edge.connections_max`"),
     Row("platform.storage", 503, _RUN, "storage_unavailable", "later", "none", "The ledger cannot be written.",
         "disk space and the log"),
-    Row("platform.limits", 503, _RUN, "limits_unavailable", "later", "none", "Limits cannot be checked now.",
+    Row("platform.limits", 503, _RUN, "limits_unavailable", "later", "metered", "Limits cannot be checked now.",
         "the store of `limits`: is it up, and reachable from this machine?"),
     Row("platform.stopping", 503, _RUN, "overloaded", "later", "metered", "The server is stopping.",
         "nothing: it was asked to stop"),

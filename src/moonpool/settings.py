@@ -15,6 +15,7 @@ import stat
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -165,7 +166,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     store: Annotated[str, _of("Where accounts, keys and the ledger are kept; a path is relative to home.")] = (
         "sqlite:///moonpool.db"
     )
-    limits: Annotated[str, _of("Where limits are kept.")] = "memory://"
+    limits: Annotated[
+        str, _of("Where limits are kept: memory:// of this process, or valkey://HOST:PORT/DB (redis://, unix://).")
+    ] = "memory://"
     edge: Edge = Edge()
     streams: Streams = Streams()
     routing: Routing = Routing()
@@ -335,6 +338,9 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
+_LIMITS: Final = re.compile(r"(valkeys?|rediss?)://[^/?#\s]+(/\d+)?|unix://([^/@\s]*@)?/[^\s]+")
+
+
 def _sound(settings: Settings) -> None:
     scheme = settings.store.partition("://")[0]
     name = settings.store.removeprefix("sqlite:///")
@@ -347,7 +353,14 @@ def _sound(settings: Settings) -> None:
     if settings.vault.key and not settings.vault.key.startswith(("env:", "file:/")):
         raise ConfigError(settings.file, "vault.key", "is written env:NAME or file:/path.")
     if settings.limits != "memory://":
-        raise ConfigError(settings.file, "limits", 'only "memory://" is supported by this version.')
+        if not _LIMITS.fullmatch(settings.limits):
+            raise ConfigError(
+                settings.file, "limits", 'is written "memory://", "valkey://HOST:PORT/DB" or "unix:///SOCKET".'
+            )
+        if find_spec("redis") is None:
+            raise ConfigError(
+                settings.file, "limits", 'needs the package "redis": pip install redis, or moonpool[many].'
+            )
     if settings.workers > 1:
         raise ConfigError(
             settings.file,

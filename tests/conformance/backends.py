@@ -18,10 +18,45 @@ from moonpool.state.base import Deposit, Hold, Kind, Limiter, Resolution, Store,
 from moonpool.state.memory import MemoryLimiter
 from moonpool.state.sqlite import SqliteStore
 from moonpool.state.thoughts import MemoryVault
+from moonpool.state.valkey import ValkeyLimiter
+from moonpool.state.valkey_link import Link
 from moonpool.words import Account, Usage
 
 STORES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SqliteStore(folder / "moonpool.db")}
-LIMITERS: dict[str, Callable[[], Limiter]] = {"memory": MemoryLimiter}
+
+
+class Limits:
+    """A limiter that lives by the test's clock, and whose leases it said were lost."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.lost: list[str] = []
+        self.limiter: Limiter
+
+
+def _memory_limits(url: str, limits: Limits) -> Limiter:
+    return MemoryLimiter(limits.lost.append)
+
+
+def _valkey_limits(url: str, limits: Limits) -> Limiter:
+    """The time goes to the store with each call, which may be slow here: what then becomes of it is another suite's."""
+    link = Link(url, store_clock=False, call_s=10.0)
+    return ValkeyLimiter(link, limits.lost.append, node="node0", clock=lambda: limits.now)
+
+
+LIMITERS: dict[str, Callable[[str, Limits], Limiter]] = {"memory": _memory_limits, "valkey": _valkey_limits}
+
+
+@contextlib.asynccontextmanager
+async def limits(backend: str, url: str) -> AsyncIterator[Limits]:
+    """`url`: of an empty store, where the backend needs one."""
+    made = Limits()
+    made.limiter = LIMITERS[backend](url, made)
+    await made.limiter.start(made.now)
+    yield made
+    assert made.limiter.trouble() is None
+    await made.limiter.stop()
+
 
 VAULT_SECRET = "a secret of a test, longer than a guess"
 

@@ -48,7 +48,7 @@ async def pass_time(here: Stage, clock: Clock, span_s: float) -> None:
     platform = here.app.platform
     for _ in range(round(span_s / _STEP_S)):
         clock.at += _STEP_S
-        platform.limiter.renew(clock.at)
+        platform.limiter.tick(clock.at)
         here.app.transports["http"].tick()  # type: ignore[attr-defined]
         here.beat()
         platform.fleet.tick()

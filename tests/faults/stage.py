@@ -323,7 +323,7 @@ class Stage:
         """Until no request runs and no lease is held."""
         platform = self.app.platform
         await until(lambda: not platform.active, "no request runs", deadline_s)
-        assert platform.limiter.held("bench", platform.monotonic()) == 0
+        assert await platform.limiter.held("bench", platform.monotonic()) == 0
 
 
 @contextlib.asynccontextmanager

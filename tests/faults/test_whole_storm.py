@@ -156,4 +156,4 @@ async def _nothing_is_left(here: Stage) -> None:
     assert platform.fleet.waiting == 0
     assert not platform.active
     assert not platform.tapes.detached
-    assert platform.limiter.held("bench", platform.monotonic()) == 0
+    assert await platform.limiter.held("bench", platform.monotonic()) == 0

@@ -19,6 +19,7 @@ from moonpool.web import payments
 
 app = typer.Typer(help="Settings: show what holds, check the file.", no_args_is_help=True)
 
+_PASSWORD: Final = re.compile(r"(?<=//)([^:/@]*):[^/]*@")
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -57,6 +58,7 @@ def check(json: show.Json = False, home: show.Home = None, config: show.Config =
 def _without_secrets(settings: Settings) -> dict[str, Any]:
     table: dict[str, Any] = msgspec.to_builtins(settings)
     del table["file"]
+    table["limits"] = _PASSWORD.sub(r"\1:****@", table["limits"])
     for account in table["accounts"]:
         account["keys"] = [masked(key) for key in account["keys"]]
     for channel in table["payments"].values():

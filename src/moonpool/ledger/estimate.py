@@ -15,6 +15,10 @@ DOUBT = 8
 tokens, but no text is made of so few."""
 
 
+ANSWER_TOKENS = 512
+"""How long an answer is thought to be, until it has come."""
+
+
 def _tokens(ascii_chars: int, wide_chars: int) -> int:
     return -(-(ascii_chars * _ASCII + wide_chars * _WIDE) // 10)
 
@@ -33,6 +37,12 @@ def estimate(prompt_tokens: int, ascii_chars: int, wide_chars: int, reasoning_ch
     delivered = ascii_chars + wide_chars
     reasoning = completion * reasoning_chars // delivered if delivered else 0
     return Usage(prompt_tokens, 0, completion, reasoning, True, searches)
+
+
+def ahead(body_bytes: int, output_max: int | None) -> int:
+    """Tokens that a call will use, as guessed before it is made: a token of its JSON is about four bytes long, and most
+    answers are shorter than they may be. Only for rates, where the true number replaces it afterwards."""
+    return body_bytes // 4 + min(output_max or ANSWER_TOKENS, ANSWER_TOKENS)
 
 
 def is_plausible(usage: Usage, ascii_chars: int, wide_chars: int) -> bool:

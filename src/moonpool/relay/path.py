@@ -15,11 +15,12 @@ from moonpool.dialects.base import Encoder, Identity
 from moonpool.dialects.emulate import bytes_max, dialect_for
 from moonpool.errors import Problem
 from moonpool.ledger import access
-from moonpool.ledger.estimate import is_plausible
+from moonpool.ledger.estimate import ahead, is_plausible
 from moonpool.ledger.money import bound, cost
 from moonpool.relay import stages
 from moonpool.relay.conceal import conceal
 from moonpool.relay.fleet import Errand
+from moonpool.relay.limits import fields, has_token_rate, refusal
 from moonpool.relay.line import Waiter
 from moonpool.relay.once import HEADER, Kept, asking
 from moonpool.relay.places import Permit, Place
@@ -66,7 +67,7 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
         trip.price = platform.tariffs.price(account.id, model, arrival.at)
 
         trip.stage = stages.ADMIT
-        admit(platform, trip, account)
+        await admit(platform, trip, account, key, call)
         if call.stream:
             writer = platform.tapes.wrap(writer, arrival, call, account.id)
         if HEADER in arrival.headers:
@@ -84,6 +85,7 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
             {**platform.switches, **key.switches} if key.switches else platform.switches,
             platform.beat_s,
             platform.settings.streams.drain_s,
+            trip.rates,
         )
         reply.trip = trip
         platform.active.add(reply)
@@ -111,7 +113,10 @@ async def serve(platform: Platform, arrival: Arrival, operation: Operation, writ
 def tell(platform: Platform, trip: Trip, reply: Reply | None, writer: Writer, problem: Problem) -> None:
     """Let the client know how its request ended, in whatever way is left, and the trip too."""
     trip.cause, trip.detail = problem.code, problem.detail
-    trip.status = refuse(writer, problem, platform.client) if reply is None else reply.refuse(problem, platform.client)
+    if reply is None:
+        trip.status = refuse(writer, problem, platform.client, trip.rates)
+    else:
+        trip.status = reply.refuse(problem, platform.client)
 
 
 async def authenticate(platform: Platform, arrival: Arrival) -> tuple[Key, Account]:
@@ -141,10 +146,14 @@ def find_model(platform: Platform, limits: Limits, call: Call) -> Model:
     return model or platform.catalogue.find(call.model)
 
 
-def admit(platform: Platform, trip: Trip, account: Account) -> None:
-    """May this account run one more? A lease: given back by `settle`, and expiring by itself."""
-    if not platform.limiter.take(account.id, trip.arrival.id, account.concurrency, platform.monotonic()):
-        raise Problem("account.concurrency", retry_after_s=1)
+async def admit(platform: Platform, trip: Trip, account: Account, key: Key, call: Call) -> None:
+    """May this account and this key run one more, now? All of it or nothing; given back by `settle`."""
+    tokens = ahead(len(call.raw), call.output_max) if has_token_rate(account, key) else 0
+    verdict = await platform.limiter.take(trip.arrival.id, account, key, tokens, platform.monotonic())
+    if verdict.requests is not None or verdict.tokens is not None:
+        trip.rates = fields(verdict)
+    if verdict.refused:
+        raise refusal(verdict)
     trip.leased = True
 
 
@@ -274,23 +283,20 @@ def go_on(
 
 
 def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
-    """Resolve the hold, exactly once, with what was used: the host's word if it can be right, else our own count of
-    what was delivered, marked estimated; nothing delivered costs nothing. Waits for nothing, cannot fail the client."""
+    """Resolve the hold, exactly once, with what was used. Waits for nothing, cannot fail the client."""
     if reply is not None:
         reply.over = True
         reply.source = None  # or the two would hold each other until the collector comes
         platform.active.discard(reply)
         if reply.left_s and not trip.whole:  # read on in vain
             trip.ascii_chars, trip.wide_chars, trip.reasoning_chars = reply.delivered
-    if trip.leased:
-        platform.limiter.give(trip.account, trip.arrival.id)
-    usage = trip.usage
-    delivered = trip.whole or trip.delivered()
-    if usage is None:
-        usage = trip.estimate() if delivered else _NOTHING
-    elif delivered and trip.cause != FREE_REASON and not is_plausible(usage, trip.ascii_chars, trip.wide_chars):
-        trip.detail = f"usage refused: {usage.completion} tokens for {trip.ascii_chars + trip.wide_chars} characters"
-        usage = trip.estimate()
+    usage = _NOTHING
+    try:
+        usage = used(trip)
+    finally:
+        if trip.leased:
+            tokens = usage.prompt_miss + usage.prompt_hit + usage.completion
+            platform.limiter.give(trip.arrival.id, trip.account, tokens, platform.monotonic())
     if trip.held:
         target = trip.target
         if trip.searched and usage is _NOTHING:
@@ -313,3 +319,16 @@ def settle(platform: Platform, trip: Trip, reply: Reply | None) -> None:
             )
         )
     trip.record(platform, usage)
+
+
+def used(trip: Trip) -> Usage:
+    """The host's word if it can be right, else our own count of what was delivered, marked estimated; nothing delivered
+    is nothing used."""
+    usage = trip.usage
+    delivered = trip.whole or trip.delivered()
+    if usage is None:
+        return trip.estimate() if delivered else _NOTHING
+    if delivered and trip.cause != FREE_REASON and not is_plausible(usage, trip.ascii_chars, trip.wide_chars):
+        trip.detail = f"usage refused: {usage.completion} tokens for {trip.ascii_chars + trip.wide_chars} characters"
+        return trip.estimate()
+    return usage

@@ -18,7 +18,6 @@ from moonpool.relay.resume import Tapes
 PULSE_S: Final = 1.0
 NOTE_EVERY: Final = 2
 """A killed process loses at most what its streams delivered since the last note (RELIABILITY T2)."""
-RENEW_EVERY: Final = 5
 EXPIRE_EVERY: Final = 60
 
 
@@ -31,10 +30,9 @@ async def beat(platform: Platform, turn: int) -> None:
         except Exception as error:  # one answer's fault must not stop the pulse of all others
             platform.journal.fault("pulse", error)
     platform.fleet.tick()
+    platform.limiter.tick(platform.monotonic())
     if turn % NOTE_EVERY == 0:
         note_progress(platform)
-    if turn % RENEW_EVERY == 0:
-        platform.limiter.renew(platform.monotonic())
     if turn % EXPIRE_EVERY == 0:
         now = platform.clock()
         if platform.vault is not None:

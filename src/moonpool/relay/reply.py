@@ -7,6 +7,7 @@ Headers and keep-alive forms: PROVIDERS section 6 (writing to a client), RELIABI
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -45,11 +46,13 @@ class Reply:
         "_pending",
         "_quiet",
         "_quiet_max",
+        "_rates",
         "_receipts",
         "_target",
         "_writer",
         "delivered",
         "doomed",
+        "id",
         "left_s",
         "opened",
         "over",
@@ -60,16 +63,27 @@ class Reply:
         "trip",
     )
 
-    def __init__(self, writer: Writer, call: Call, switches: Mapping[str, str], beat_s: int, drain_s: int = 0) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        call: Call,
+        switches: Mapping[str, str],
+        beat_s: int,
+        drain_s: int = 0,
+        rates: Fields | None = None,
+    ) -> None:
         """`switches`: the key's over the settings' (`keepalive`, `usage`); `beat_s`: seconds of silence, 0 for ever;
         `drain_s`: how long the host of a stream is read on when the client has left. While that lasts `left_s` are the
-        seconds that remain, and `delivered` what the client got: characters (ASCII, others, of reasoning)."""
+        seconds that remain, and `delivered` what the client got: characters (ASCII, others, of reasoning).
+        `rates`: header fields that every answer gets."""
+        self.id = call.id
         self.switches = switches
         self.stream = call.stream
         self._beat = (_BEATS if call.stream else _BLANKS)[switches["keepalive"]]
         self._quiet = 0
         self._quiet_max = beat_s
         self._model = call.model
+        self._rates = rates
         self._receipts = call.adjusted
         self._adjusted: tuple[str, ...] = ()
         self._target: Target | None = None
@@ -131,7 +145,7 @@ class Reply:
             self._writer.write(dialect.render_problem(problem, in_stream=self.stream))
             self._writer.end()
             return 200
-        return refuse(self._writer, problem, dialect)
+        return refuse(self._writer, problem, dialect, self._rates)
 
     def stop(self, problem: Problem) -> None:
         """End it from outside, charged for what was delivered; before its dispatch, if there was none."""
@@ -165,8 +179,10 @@ class Reply:
     def _head(self) -> Fields:
         target = self._target
         if target is None:
-            return []
+            return self._rates or []
         fields: Fields = [("x-moonpool-host", target.host.name)]
+        if self._rates is not None:
+            fields += self._rates
         if target.model != self._model:
             fields.append(("x-moonpool-model", target.model))
         if self._receipts or self._adjusted:
@@ -215,12 +231,12 @@ def worth_retrying(row: Row) -> bool:
     return row.retry == "later" or (row.retry == "other_target" and row.charge == "none")
 
 
-def refuse(writer: Writer, problem: Problem, dialect: Dialect) -> int:
+def refuse(writer: Writer, problem: Problem, dialect: Dialect, rates: Fields | None = None) -> int:
     """An error as a whole answer. Header rules: PROVIDERS 5.1 (what SDKs act on), RELIABILITY 4.2's table."""
-    fields: Fields = []
+    fields: Fields = [*rates] if rates is not None else []
     row = problem.row
     if problem.retry_after_s is not None:
-        seconds = max(1, min(120, round(problem.retry_after_s)))
+        seconds = max(1, min(120, math.ceil(problem.retry_after_s)))
         fields.append(("retry-after", str(seconds)))
     fields.append(("x-should-retry", "true" if worth_retrying(row) else "false"))
     if row.status == 401:

@@ -14,6 +14,7 @@ from moonpool.relay.platform import Platform
 from moonpool.relay.said import Said
 from moonpool.relay.stages import READ
 from moonpool.relay.turns import Asked
+from moonpool.relay.writer import Fields
 from moonpool.state.base import Cost, Progress
 from moonpool.words import Arrival, Price, Target, Usage
 
@@ -35,7 +36,7 @@ class Trip(Struct, eq=False, gc=False):
     `answered_model` is what the last host said it was; `question` is our count of the tokens of the request, -1 until
     it is needed; `noted_chars` are those that the books know of; `price` is what the client pays, `host_price` what the
     last host charges us. `searched` is set when the last host said what a web search found; `searches` are those that
-    the client pays for, at most one whoever made how many."""
+    the client pays for, at most one whoever made how many. `rates` are header fields that tell what is left of them."""
 
     arrival: Arrival
     operation: str
@@ -74,6 +75,7 @@ class Trip(Struct, eq=False, gc=False):
     host_usage: Usage | None = None
     before: Usage = _NOTHING
     costs: tuple[Cost, ...] = ()
+    rates: Fields | None = None
 
     def dispatch(self, target: Target, goes_on: bool, now: float) -> None:
         """Go to another target. What one before it said, and did not deliver, is no matter of the client's; where this
