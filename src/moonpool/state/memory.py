@@ -10,7 +10,6 @@ Times are seconds of a clock that only goes forward.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -36,7 +35,7 @@ from moonpool.state.base import Room, Verdict
 from moonpool.words import Account, Key
 
 SWEEP_S: Final = 60.0
-Leases = OrderedDict[str, float]
+Leases = dict[str, float]
 """request -> when it was taken, oldest first"""
 
 
@@ -71,20 +70,22 @@ class MemoryLimiter:
             return GRANTED
         leases = self._leases.get(account.id)
         if leases is None:
-            leases = self._leases[account.id] = OrderedDict()
+            leases = self._leases[account.id] = {}
         if now >= self._renewed_at + LEASE_S:
             self._drop_ended(leases, now)
-        if len(leases) >= limit and request_id not in leases:
+        if request_id in leases:
+            return GRANTED
+        if len(leases) >= limit:
             return FULL
-        leases.setdefault(request_id, now)
+        leases[request_id] = now
         return GRANTED
 
     def take_asks(self, request_id: str, asks: Asks, tokens: int, now: float) -> Later[Verdict]:
         """The same for anything that can be asked."""
         if asks.none():
             return GRANTED
-        leases = self._leases.setdefault(asks.account, OrderedDict())
-        of_key = self._key_leases.setdefault(asks.key, OrderedDict()) if asks.key_concurrency else None
+        leases = self._leases.setdefault(asks.account, {})
+        of_key = self._key_leases.setdefault(asks.key, {}) if asks.key_concurrency else None
         if now >= self._renewed_at + LEASE_S:
             self._drop_ended(leases, now)
         buckets = [
@@ -124,9 +125,9 @@ class MemoryLimiter:
 
     def adopt(self, request_id: str, asks: Asks, now: float) -> None:
         """Hold a lease that another limiter granted; limits are not asked, and its rates are not ours."""
-        self._leases.setdefault(asks.account, OrderedDict())[request_id] = now
+        self._leases.setdefault(asks.account, {})[request_id] = now
         if asks.key_concurrency:
-            self._key_leases.setdefault(asks.key, OrderedDict())[request_id] = now
+            self._key_leases.setdefault(asks.key, {})[request_id] = now
             self._more[request_id] = _More(Asks(asks.account, asks.key, asks.concurrency, asks.key_concurrency), 0)
 
     def give(self, request_id: str, account_id: str, tokens: int, now: float) -> None:
@@ -188,15 +189,18 @@ class MemoryLimiter:
         return used_now(used, at_ms, rate, now_ms)
 
     def _drop_ended(self, leases: Leases, now: float) -> None:
-        """Forget leases that were taken too long ago; the oldest are first, so each is looked at once."""
-        while leases:
-            request_id, taken_at = next(iter(leases.items()))
+        """Forget leases that were taken too long ago; the oldest are first."""
+        ended = []
+        for request_id, taken_at in leases.items():
             if taken_at + LEASE_S > now:
-                return
+                break
+            ended.append(request_id)
+        for request_id in ended:
             del leases[request_id]
             more = self._more.pop(request_id, None)
             if more is not None and more.asks.key_concurrency:
                 self._key_leases[more.asks.key].pop(request_id)
+        for request_id in ended:
             self._lost(request_id)
 
 
