@@ -345,6 +345,7 @@ async def stage(
     model_name: str = MODEL,
     log: Log | None = None,
     also: tuple[str, ...] = (),
+    limits: str = "memory://",
 ) -> AsyncIterator[Stage]:
     """`scripts`: one host each; `dead`: so many hosts before them where nobody listens; `host`: more for each host's
     row; `prepare`: what to do to the app before the first request; `rows`: hosts that the test runs itself;
@@ -358,6 +359,7 @@ async def stage(
         settings = Settings(
             home=str(home),
             port=0,
+            limits=limits,
             embedded=Embedded(enabled=False),
             edge=edge or Edge(drain_s=0),
             streams=streams or Streams(continuation="off"),
