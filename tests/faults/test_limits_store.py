@@ -348,6 +348,36 @@ def test_beyond_the_share_ends_before_the_lease(server: ValkeyServer) -> None:
     play(server, act)
 
 
+def test_what_is_beyond_two_shares_ends_once(server: ValkeyServer) -> None:
+    """An answer that is too much for its account and for its key is told so once."""
+
+    async def act(one: Node, other: Node) -> None:
+        key = Key("own", "a", limits=Limits(concurrency=4))
+        for number in range(4):
+            assert not (await one.limiter.take(f"x{number}", Account("a", "a", True, 4), key, 0, one.clock.at)).refused
+        server.kill()
+        await seconds(TRIM_S + LEASE_S / 3, one)
+        assert sorted(one.lost) == ["x2", "x3"]
+
+    play(server, act)
+
+
+def test_a_lease_that_ended_and_is_given_back_meanwhile(server: ValkeyServer) -> None:
+    """Its answer came to its end by itself while the renewal was under way: nobody is told."""
+
+    async def act(node: Node) -> None:
+        assert await node.fill("x", 1) == 1
+        node.clock.at += LEASE_S
+        done = node.limiter.renew(node.clock.at)
+        await until(lambda: not node.limiter._renewals and not node.limiter._urgent, "the call is made")
+        node.give("x0")
+        await done
+        assert node.lost == []
+        assert await node.held() == 0
+
+    play(server, act, 1, call_s=10)
+
+
 def test_a_share_of_nothing(server: ValkeyServer) -> None:
     """Of a limit of one, one of two nodes has a share and the other has none: it says that it cannot know."""
 

@@ -192,6 +192,7 @@ def test_streams_outlive_the_store_of_limits(tmp_path: Path, server: ValkeyServe
         server.kill()
         with within(1.0):
             client = (await opened(here, 1))[0]
+        assert b"\nmoonpool_limits_ready 0.0\n" in (await here.get("/metrics")).body
         go.set()
         for each in (*running, client):
             assert (await each.rest()).failure is None
@@ -206,6 +207,7 @@ def test_streams_outlive_the_store_of_limits(tmp_path: Path, server: ValkeyServe
         clock.at += 1.0
         here.app.platform.limiter.tick(clock.at)
         await until(lambda: here.app.platform.limiter.trouble() is None, "the store is back")
+        assert b"\nmoonpool_limits_ready 1.0\n" in (await here.get("/metrics")).body
         assert (await here.ask()).status == 200
         await here.quiet()
         await here.app.platform.limiter.stop()
@@ -282,6 +284,26 @@ def test_a_lease_that_is_lost_before_the_answer_begins(tmp_path: Path) -> None:
 
     _, path = play(tmp_path, good, act=act)
     assert only(path).kind == "voided"
+
+
+def test_one_answer_that_cannot_be_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What fails in ending it is written down and goes no further: whoever told of the loss has others to tell."""
+
+    class Deaf:
+        def stop(self, problem: Any) -> None:
+            raise ValueError(problem.code)
+
+    async def act(here: Stage) -> None:
+        client = (await opened(here, 1))[0]
+        (reply,) = here.app.platform.active
+        source, deaf = reply.source, Deaf()
+        reply.source = deaf  # type: ignore[assignment]
+        lose(here.app.platform, reply.id)
+        reply.source = source
+        client.reset()
+
+    play(tmp_path, lambda _: [*streamed(ROLE, *words(1), end=False), stall], act=act)
+    assert "lease" in capfd.readouterr().err
 
 
 def test_refused_requests_leave_nothing(tmp_path: Path, server: ValkeyServer) -> None:

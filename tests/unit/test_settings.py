@@ -39,7 +39,10 @@ REFUSED = [
     ("store = 'postgresql://db/x'", "store", "not supported by this version"),
     ("store = 'sqlite://x'", "store", "sqlite:///FILE"),
     ("store = 'sqlite:///:memory:'", "store", "sqlite:///FILE"),
-    ("limits = 'valkey://cache'", "limits", "by this version"),
+    ("limits = 'valkey:cache'", "limits", "valkey://HOST:PORT/DB"),
+    ("limits = 'memcached://cache'", "limits", "valkey://HOST:PORT/DB"),
+    ("limits = 'valkey://cache:6379/zero'", "limits", "valkey://HOST:PORT/DB"),
+    ("limits = 'unix://socket'", "limits", "unix:///SOCKET"),
     ("port == 1", "", "is not TOML"),
 ]
 
@@ -60,6 +63,23 @@ def test_refused_with_file_key_and_sentence(tmp_path: Path, text: str, key: str,
     assert error.key == key
     assert says in error.sentence
     assert str(error).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["memory://", "valkey://cache", "valkeys://cache:6380", "redis://u:p@cache:6379/1", "rediss://cache", "unix:///s"],
+)
+def test_where_limits_can_be_kept(tmp_path: Path, url: str) -> None:
+    """In memory, or in a Valkey or Redis, by address or socket."""
+    assert read(tmp_path, f"limits = '{url}'").limits == url
+
+
+def test_limits_that_need_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without redis-py the sentence says what to install."""
+    monkeypatch.setattr("moonpool.settings.find_spec", lambda name: None)
+    assert read(tmp_path, "limits = 'memory://'").limits == "memory://"
+    with pytest.raises(ConfigError, match=r"pip install redis"):
+        read(tmp_path, "limits = 'valkey://cache'")
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:

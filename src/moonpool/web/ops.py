@@ -81,6 +81,7 @@ METERS: Final = (
     Meter("moonpool_cache_hits_total", "counter", ("account",), "Answers whose beginning was in the account's cache."),
     Meter("moonpool_embedded_ready", "gauge", (), "1 when the embedded model answers; absent when it is switched off."),
     Meter("moonpool_store_ready", "gauge", (), "1 when the ledger can be written."),
+    Meter("moonpool_limits_ready", "gauge", (), "1 when the store of limits answers; always with limits in memory."),
     Meter(
         "moonpool_thoughts_total",
         "counter",
@@ -179,6 +180,7 @@ class _Scrape(Collector):
         if embedded is not None:
             yield _gauge("moonpool_embedded_ready", {(): int(embedded["state"] == "ready")})
         yield _gauge("moonpool_store_ready", {(): int(parts["store"] == "ok")})
+        yield _gauge("moonpool_limits_ready", {(): int(platform.limiter.trouble() is None)})
         vault = parts.get("vault")
         yield _counter("moonpool_thoughts_total", {(what,): count for what, count in meters.thoughts.items()})
         if vault is not None:
