@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from msgspec.structs import force_setattr
 
 from faults.driven import by_clock
@@ -18,6 +21,7 @@ from faults.stage import (
     DONE,
     ROLE,
     Client,
+    Served,
     Stage,
     chat,
     good,
@@ -25,12 +29,13 @@ from faults.stage import (
     only,
     play,
     records,
+    sound,
     streamed,
     until,
     within,
     words,
 )
-from faults.upstream import STREAM_HEAD, Step, chunk, gate, stall
+from faults.upstream import STREAM_HEAD, Step, Upstream, chunk, gate, stall
 from moonpool.app import App
 from moonpool.relay.limits import lose
 from moonpool.settings import Routing
@@ -386,3 +391,57 @@ def test_one_account_waits_behind_itself(tmp_path: Path) -> None:
             each.set()
 
     play(tmp_path, answers, act=act, host={"concurrency": 1}, routing=Routing(queue_s=3600.0))
+
+
+def test_two_nodes_and_one_limit(tmp_path: Path, server: ValkeyServer) -> None:
+    """Case 93 with processes: of 300 streams at once, half at each of two servers, the host sees exactly 100 run, and
+    200 read 429 with 20034. One server is killed: the other goes on with what it runs, untouched (case 69)."""
+
+    async def run() -> tuple[list[int], int, Path]:
+        steps = [*streamed(ROLE, *words(1), end=False), stall]
+        async with contextlib.AsyncExitStack() as stack:
+            host = await stack.enter_async_context(Upstream(lambda _: steps))
+            nodes = []
+            for name in ("one", "two"):
+                (tmp_path / name).mkdir()
+                node = Served(tmp_path / name, host.base_url, drain_s=0.0)
+                text = node.config.read_text().replace("concurrency = 1000", "concurrency = 100")
+                node.config.write_text(f'limits = "{server.url}"\n' + text)
+                stack.push_async_callback(ended, node)
+                await node.start()
+                nodes.append(node)
+            asked = [(node, await node.open()) for _ in range(150) for node in nodes]
+            refused, running = [], []
+            for node, client in asked:
+                if await client.head() == 200:
+                    running.append((node, client))
+                else:
+                    refused.append((await client.rest()).error["code"])
+            assert refused == ["20034"] * 200
+            for _, client in running:
+                await client.until(b"word0")
+            assert host.most == 100
+            nodes[0].signal(signal.SIGKILL)
+            await nodes[0].ended()
+            mine = [client for node, client in running if node is nodes[1]]
+            await host.until_open(len(mine))
+            late = await nodes[1].open()
+            assert (await late.rest()).error["code"] == "20034", "a dead node's leases live for 15 s at most"
+            for client in mine:
+                client.reset()
+            await host.until_open(0)
+            again = [await nodes[1].open() for _ in range(len(mine) + 20)]
+            found = [await client.head() for client in again]
+            for client in (*again, *(client for _, client in asked), late):
+                client.reset()
+            return found, len(mine), nodes[1].path
+
+    found, count, path = uvloop.run(run())
+    assert found.count(200) == count, "neither one more nor one less"
+    sound(path)
+
+
+async def ended(node: Served) -> None:
+    if node.process is not None and node.process.returncode is None:
+        node.signal(signal.SIGTERM)
+        assert await node.ended() == 0
