@@ -37,6 +37,12 @@ from moonpool.words import Account, Key
 SWEEP_S: Final = 60.0
 Leases = dict[str, float]
 """request -> when it was taken, oldest first"""
+Bucket = tuple[int, str]
+"""the number of the ask (asks.REFUSALS), whose"""
+_TOKENS: Final = 5
+_KEY_TOKENS: Final = 6
+_OF_KEYS: Final = frozenset((4, _KEY_TOKENS))
+_FULL_MS: Final = round(FULL_S * 1000)
 
 
 class _More(Struct, frozen=True, gc=False):
@@ -56,8 +62,8 @@ class MemoryLimiter:
         self._leases: dict[str, Leases] = {}
         self._key_leases: dict[str, Leases] = {}
         self._more: dict[str, _More] = {}
-        # ("requests" or "tokens", of an account or a key, whose) -> used, at (ms), the rate
-        self._buckets: dict[tuple[str, str, str], tuple[int, int, int]] = {}
+        # used, at (ms), the rate
+        self._buckets: dict[Bucket, tuple[int, int, int]] = {}
         self._renewed_at = float("-inf")
         self._swept_at = float("-inf")
 
@@ -88,40 +94,46 @@ class MemoryLimiter:
         of_key = self._key_leases.setdefault(asks.key, {}) if asks.key_concurrency else None
         if now >= self._renewed_at + LEASE_S:
             self._drop_ended(leases, now)
-        buckets = [
-            (number, (kind, owner, name), rate, amount)
-            for number, kind, owner, name, rate, amount in (
-                (3, "requests", "account", asks.account, asks.requests, 1),
-                (4, "requests", "key", asks.key, asks.key_requests, 1),
-                (5, "tokens", "account", asks.account, asks.tokens, tokens),
-                (6, "tokens", "key", asks.key, asks.key_tokens, tokens),
-            )
-            if rate
-        ]
         now_ms = _ms(now)
-        refused = longest_ms = 0
-        has_it = request_id in leases
-        if not has_it:
+        # Which ask it is, its bucket, the rate, what is asked, what is used.
+        buckets: list[tuple[int, Bucket, int, int, int]] = []
+        for number, rate, amount in (
+            (3, asks.requests, 1),
+            (4, asks.key_requests, 1),
+            (5, asks.tokens, tokens),
+            (6, asks.key_tokens, tokens),
+        ):
+            if rate:
+                bucket = (number, asks.key if number in _OF_KEYS else asks.account)
+                buckets.append((number, bucket, rate, amount, self._used(bucket, rate, now_ms)))
+        refused = longest_ms = taken = 0
+        if request_id not in leases:
             if asks.concurrency and len(leases) >= asks.concurrency:
-                refused, longest_ms = 1, round(FULL_S * 1000)
+                refused, longest_ms = 1, _FULL_MS
             if of_key is not None and len(of_key) >= asks.key_concurrency:
-                refused, longest_ms = refused or 2, round(FULL_S * 1000)
-            for number, name, rate, amount in buckets:
-                waiting_ms = wait_ms(self._used(name, rate, now_ms), amount, rate)
+                refused, longest_ms = refused or 2, _FULL_MS
+            for number, _, rate, amount, used in buckets:
+                waiting_ms = wait_ms(used, amount, rate)
                 if waiting_ms:
                     refused, longest_ms = refused or number, max(longest_ms, waiting_ms)
-        if not refused and not has_it:
-            leases[request_id] = now
-            if of_key is not None:
-                of_key[request_id] = now
-            if of_key is not None or buckets:
-                self._more[request_id] = _More(asks, tokens)
-            for _, name, rate, amount in buckets:
-                self._buckets[name] = (self._used(name, rate, now_ms) + amount * UNIT, now_ms, rate)
-        rooms: dict[str, Room | None] = {"requests": None, "tokens": None}
-        for _, name, rate, _ in buckets:
-            rooms[name[0]] = tighter(rooms[name[0]], room(self._used(name, rate, now_ms), rate))
-        return told(verdict(refused, longest_ms, rooms["requests"], rooms["tokens"]))
+            if not refused:
+                taken = UNIT
+                leases[request_id] = now
+                if of_key is not None:
+                    of_key[request_id] = now
+                if of_key is not None or buckets:
+                    self._more[request_id] = _More(asks, tokens)
+        requests: Room | None = None
+        of_tokens: Room | None = None
+        for number, bucket, rate, amount, before in buckets:
+            used = before + amount * taken
+            if taken:
+                self._buckets[bucket] = (used, now_ms, rate)
+            if number < _TOKENS:
+                requests = tighter(requests, room(used, rate))
+            else:
+                of_tokens = tighter(of_tokens, room(used, rate))
+        return told(verdict(refused, longest_ms, requests, of_tokens))
 
     def adopt(self, request_id: str, asks: Asks, now: float) -> None:
         """Hold a lease that another limiter granted; limits are not asked, and its rates are not ours."""
@@ -143,9 +155,9 @@ class MemoryLimiter:
             self._key_leases[asks.key].pop(request_id)
         if max(taken_at, self._renewed_at) + LEASE_S <= now:
             return
-        for owner, name, rate in (("account", asks.account, asks.tokens), ("key", asks.key, asks.key_tokens)):
+        for number, owner, rate in ((_TOKENS, asks.account, asks.tokens), (_KEY_TOKENS, asks.key, asks.key_tokens)):
             if rate:
-                bucket, now_ms = ("tokens", owner, name), _ms(now)
+                bucket, now_ms = (number, owner), _ms(now)
                 used = max(0, self._used(bucket, rate, now_ms) + (tokens - more.tokens) * UNIT)
                 self._buckets[bucket] = (used, now_ms, rate)
 
@@ -184,9 +196,9 @@ class MemoryLimiter:
 
     async def stop(self) -> None: ...
 
-    def _used(self, name: tuple[str, str, str], rate: int, now_ms: int) -> int:
-        used, at_ms, _ = self._buckets.get(name, (0, now_ms, rate))
-        return used_now(used, at_ms, rate, now_ms)
+    def _used(self, bucket: Bucket, rate: int, now_ms: int) -> int:
+        kept = self._buckets.get(bucket)
+        return used_now(kept[0], kept[1], rate, now_ms) if kept is not None else 0
 
     def _drop_ended(self, leases: Leases, now: float) -> None:
         """Forget leases that were taken too long ago; the oldest are first."""

@@ -93,4 +93,4 @@ def test_nothing_is_kept_of_who_is_gone() -> None:
     assert set(limiter._leases) == {"a"}
     assert limiter._key_leases == {}
     assert set(limiter._more) == {"r"}
-    assert set(limiter._buckets) == {("requests", "account", "a"), ("tokens", "account", "a")}
+    assert set(limiter._buckets) == {(3, "a"), (5, "a")}
