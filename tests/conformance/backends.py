@@ -53,9 +53,11 @@ async def limits(backend: str, url: str) -> AsyncIterator[Limits]:
     made = Limits()
     made.limiter = LIMITERS[backend](url, made)
     await made.limiter.start(made.now)
-    yield made
-    assert made.limiter.trouble() is None
-    await made.limiter.stop()
+    try:
+        yield made
+        assert made.limiter.trouble() is None
+    finally:
+        await made.limiter.stop()
 
 
 VAULT_SECRET = "a secret of a test, longer than a guess"

@@ -114,7 +114,9 @@ class ValkeyLimiter:
         def said(value: list[Any]) -> None:
             refused, wait_ms, ends_at, *rest = value
             if not refused:
-                self._held.setdefault(request_id, _Holding(asks, tokens, ends_at, now + LEASE_S, True))
+                kept = self._held.get(request_id)
+                if kept is None or kept.ends_at != ends_at:  # else it has had this lease before
+                    self._held[request_id] = _Holding(asks, tokens, ends_at, now + LEASE_S, True)
             answer.set(verdict(refused, wait_ms, _room(rest[:3]), _room(rest[3:])))
 
         def failed() -> None:
