@@ -14,7 +14,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from moonpool.state.base import Deposit, Hold, Kind, Limiter, Resolution, Store, Vault, VaultBounds
+from moonpool.state.base import Deposit, Hold, Kind, Resolution, Store, Vault, VaultBounds
+from moonpool.state.base_limits import Limiter
 from moonpool.state.memory import MemoryLimiter
 from moonpool.state.sqlite import SqliteStore
 from moonpool.state.thoughts import MemoryVault

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conformance.backends import LIMITERS, Limits, limits, run
 from moonpool.state.asks import LEASE_S
-from moonpool.state.base import Verdict
+from moonpool.state.base_limits import Verdict
 from moonpool.words import Account, Key
 from moonpool.words import Limits as Bounds
 from valkey_server import ValkeyServer, valkey_server

@@ -18,7 +18,7 @@ import pytest
 from faults.sink import Clock
 from faults.stage import until, within
 from moonpool.state.asks import LEASE_S
-from moonpool.state.base import Verdict
+from moonpool.state.base_limits import Verdict
 from moonpool.state.valkey import BATCH, SHARES_S, TRIM_S, ValkeyLimiter
 from moonpool.state.valkey_link import CALL_S, PREFIX, Link
 from moonpool.words import Account, Key, Limits

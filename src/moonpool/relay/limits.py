@@ -10,7 +10,7 @@ from typing import Final
 from moonpool.errors import Problem
 from moonpool.relay.platform import Platform
 from moonpool.relay.writer import Fields
-from moonpool.state.base import Room, Verdict
+from moonpool.state.base_limits import Room, Verdict
 from moonpool.words import Account, Key
 
 _USED_UP: Final = {

@@ -18,8 +18,9 @@ from moonpool.relay.once import Answers
 from moonpool.relay.resume import Tapes
 from moonpool.relay.tariffs import Tariffs
 from moonpool.settings import Settings
-from moonpool.state.base import Books, Keys, Limiter, People, Vault
+from moonpool.state.base import Books, Keys, People, Vault
 from moonpool.state.base_admin import Office
+from moonpool.state.base_limits import Limiter
 from moonpool.state.base_prices import Overrides
 from moonpool.state.base_reports import Reports
 from moonpool.transports.base import Transport

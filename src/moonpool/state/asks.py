@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from moonpool.later import Later
-from moonpool.state.base import Refused, Room, Verdict
+from moonpool.state.base_limits import Refused, Room, Verdict
 from moonpool.words import Account, Key
 
 LEASE_S: Final = 15.0

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
-from moonpool.state.base import Limiter
+from moonpool.state.base_limits import Limiter
 from moonpool.state.memory import MemoryLimiter
 
 

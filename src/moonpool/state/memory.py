@@ -31,7 +31,7 @@ from moonpool.state.asks import (
     verdict,
     wait_ms,
 )
-from moonpool.state.base import Room, Verdict
+from moonpool.state.base_limits import Room, Verdict
 from moonpool.words import Account, Key
 
 SWEEP_S: Final = 60.0

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from moonpool.later import Later
 from moonpool.state.asks import GRANTED, LEASE_S, RENEW_S, Asks, asks_of, part, told, verdict
-from moonpool.state.base import Room, Verdict
+from moonpool.state.base_limits import Room, Verdict
 from moonpool.state.memory import MemoryLimiter
 from moonpool.state.valkey_link import Link, LinkError
 from moonpool.words import Account, Key

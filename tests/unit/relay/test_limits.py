@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moonpool.relay.limits import fields, has_token_rate, refusal, span
-from moonpool.state.base import Room, Verdict
+from moonpool.state.base_limits import Room, Verdict
 from moonpool.words import Account, Key, Limits
 
 SPANS = [
