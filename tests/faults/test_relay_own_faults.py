@@ -221,6 +221,7 @@ def test_one_broken_beat_does_not_stop_the_pulse(tmp_path: Path) -> None:
 
     class Deaf:
         source = None
+        trip = None
 
         def beat(self) -> None:
             beaten.set()
