@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 OUT = BENCH / "out"
 CORES = sorted(os.sched_getaffinity(0))
 GATEWAY_CORE, LOAD_CORE = CORES[0], CORES[-1]
-READY_S = {"nginx": 10.0, "litellm": 120.0, "moonpool": 60.0}
+READY_S = {"nginx": 10.0, "litellm": 120.0, "moonpool": 60.0, "many": 60.0}
 
 
 class Unavailable(Exception):
@@ -91,6 +92,8 @@ class Gateway:
     process: subprocess.Popen[bytes] | None = None
     log: Path | None = None
     notes: list[str] = field(default_factory=list)
+    services: Any = None
+    """What runs beside it: services.Services, or None."""
 
     def rss_kib(self) -> int:
         """Resident memory of the process and all of its descendants, KiB."""
@@ -111,6 +114,18 @@ class Gateway:
     def stop(self) -> None:
         if self.process is not None:
             end(self.process)
+
+    def close(self) -> None:
+        """After `stop`, and after its books were read: end what ran beside it."""
+        if self.services is not None:
+            self.services.stop()
+
+    def cpu_s(self) -> dict[str, float]:
+        """Seconds of CPU so far, of the gateway and of what runs beside it."""
+        from services import cpu_s
+
+        pids = {"gateway": self.process.pid} if self.process is not None else {}
+        return {name: cpu_s(pid) for name, pid in (pids | (self.services.pids() if self.services else {})).items()}
 
     def tail(self, lines: int = 15) -> str:
         if self.log is None or not self.log.exists():
@@ -256,15 +271,34 @@ concurrency = 100000
 
 def moonpool(upstream_port: int) -> Gateway:
     """Ours as an operator starts it: durable accounting in SQLite on disk, logs on, no embedded model."""
+    return _moonpool("moonpool", upstream_port, "")
+
+
+def many(upstream_port: int) -> Gateway:
+    """The same as one of many nodes: accounts and money in a durable PostgreSQL, limits in a Redis, both beside it."""
+    from services import Services
+
+    try:
+        services = Services()
+    except ImportError as error:
+        raise Unavailable(f"what tests need is not installed: `make test` ({error})") from None
+    try:
+        return _moonpool("many", upstream_port, f'store = "{services.store}"\nlimits = "{services.limits}"\n', services)
+    except BaseException:
+        services.stop()
+        raise
+
+
+def _moonpool(name: str, upstream_port: int, more: str, services: Any = None) -> Gateway:
     program = ROOT / ".venv" / "bin" / "moonpool"
     if not program.exists():
         raise Unavailable("moonpool is not installed: run `make install`")
-    home, port, key = _home("moonpool"), free_port(), "sk-bench-" + secrets.token_hex(12)
+    home, port, key = _home(name), free_port(), "sk-bench-" + secrets.token_hex(12)
     conf = home / "moonpool.toml"
-    conf.write_text(MOONPOOL_CONF.format(upstream=upstream_port, key=key))
+    conf.write_text(more + MOONPOOL_CONF.format(upstream=upstream_port, key=key))
     head = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     version = subprocess.run(head, capture_output=True, text=True, check=False, timeout=10).stdout.strip()
-    gateway = Gateway("moonpool", port, "/v1/chat/completions", key, version, home)
+    gateway = Gateway(name, port, "/v1/chat/completions", key, version, home, services=services)
     command = [str(program), "serve", "--config", str(conf), "--home", str(home), "--port", str(port)]
     return _start(gateway, command, "/ready")
 
@@ -274,4 +308,5 @@ STARTERS: dict[str, Callable[[int], Gateway]] = {
     "nginx": nginx,
     "litellm": litellm,
     "moonpool": moonpool,
+    "many": many,
 }

@@ -98,7 +98,12 @@ class Measure:
     def rates(self) -> None:
         """Requests/s whole, streams/s and events/s of `EVENTS` events at once: 64 connections."""
         self.upstream.set()
+        before = self.gateway.cpu_s()
         whole = [self.run(mode="json", connections=64, seconds=self.seconds) for _ in range(self.repeat)]
+        asked = sum(run["all_asked"] for run in whole)
+        # Where time goes: microseconds of CPU for each request, of each program.
+        for name, seconds in self.gateway.cpu_s().items():
+            self.found[f"cpu_{name}_us"] = (seconds - before[name]) / asked * 1e6
         streams = [self.run(mode="sse", connections=64, seconds=self.seconds) for _ in range(self.repeat)]
         self.found.update(
             requests_s=_median(whole, "rate"),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import report
-from books import check_books
+from books import check_books, ledger
 from gateways import CORES, OUT, STARTERS, Unavailable, allow_many_sockets
 from measure import Measure, build, standin
 
@@ -57,19 +57,23 @@ def session(name: str, steps: list[Step], seconds: float, repeat: int) -> dict[s
         gateway = STARTERS[name](upstream.port)
         m = Measure(gateway, upstream, seconds, repeat)
         try:
-            for step in steps:
-                step(m)
-        except BaseException:
-            say(gateway.tail())
-            raise
+            try:
+                for step in steps:
+                    step(m)
+            except BaseException:
+                say(gateway.tail())
+                raise
+            finally:
+                gateway.stop()
+            found = {"version": gateway.version, **m.found, "problems": m.problems, "tally": [m.tally]}
+            found["dispatches"] = upstream.counters()["requests"]
+            if name in {"moonpool", "many"}:
+                with ledger(gateway) as ask:
+                    found["books"] = [check_books(ask, m.tally, found["dispatches"])]
         finally:
-            gateway.stop()
-        found = {"version": gateway.version, **m.found, "problems": m.problems, "tally": [m.tally]}
-        found["dispatches"] = upstream.counters()["requests"]
-    if gateway.home is not None:
-        if name == "moonpool":
-            found["books"] = [check_books(gateway.home, m.tally, found["dispatches"])]
-        shutil.rmtree(gateway.home, ignore_errors=True)
+            gateway.close()
+            if gateway.home is not None:
+                shutil.rmtree(gateway.home, ignore_errors=True)
     return found
 
 
