@@ -2,7 +2,7 @@
 
 Run it on one core: `taskset -c 1 python bench/ledger.py`. Options: --loops N (clients, 64), --requests N, --paid (with
 amounts above zero, so that transfers and balances are written too), --home DIR (where the database goes: its disk is
-measured).
+measured), --store URL (a PostgreSQL database of its own instead).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import uvloop
 
 from moonpool.later import Later, drive
-from moonpool.state.base import Hold, Resolution
+from moonpool.state.base import Hold, Resolution, Store
 from moonpool.state.sqlite import SqliteStore
 from moonpool.words import Usage
 
@@ -34,7 +34,7 @@ def _resolution(request: int, paid: bool) -> Resolution:
     return Resolution(f"0193abcdef01a1b2c3d4e5{request:010x}", "posted", usage, owed, cost, "h", "", 1, 2.0)
 
 
-async def closed_loop(store: SqliteStore, loops: int, requests: int, paid: bool, first: int) -> tuple[float, float]:
+async def closed_loop(store: Store, loops: int, requests: int, paid: bool, first: int) -> tuple[float, float]:
     """(CPU seconds, wall seconds) of `requests` holds and resolutions by `loops` clients without any pause."""
     ended: Later[None] = Later()
     next_request = first
@@ -64,7 +64,7 @@ async def closed_loop(store: SqliteStore, loops: int, requests: int, paid: bool,
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-async def alone(store: SqliteStore, requests: int, paid: bool, first: int) -> list[float]:
+async def alone(store: Store, requests: int, paid: bool, first: int) -> list[float]:
     """Seconds until each of `requests` holds was durable, one after another."""
     spans = []
     for request in range(first, first + requests):
@@ -89,7 +89,11 @@ def _sync_s(folder: str) -> float:
 
 
 async def _run(options: argparse.Namespace, folder: str) -> None:
-    store = SqliteStore(Path(folder) / "ledger.db")
+    store: Store = SqliteStore(Path(folder) / "ledger.db")
+    if options.store:
+        from moonpool.state.postgres import PostgresStore
+
+        store = PostgresStore(options.store)
     await store.start()
     gc.collect()
     gc.freeze()
@@ -109,6 +113,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=40_000)
     parser.add_argument("--paid", action="store_true")
     parser.add_argument("--home", default=None)
+    parser.add_argument("--store", default=None)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.home) as folder:
         uvloop.run(_run(options, folder))

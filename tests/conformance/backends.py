@@ -14,16 +14,22 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from faults.auditor import audit, audit_at
 from moonpool.state.base import Deposit, Hold, Kind, Resolution, Store, Vault, VaultBounds
 from moonpool.state.base_limits import Limiter
 from moonpool.state.memory import MemoryLimiter
+from moonpool.state.postgres import PostgresStore
 from moonpool.state.sqlite import SqliteStore
 from moonpool.state.thoughts import MemoryVault
 from moonpool.state.valkey import ValkeyLimiter
 from moonpool.state.valkey_link import Link
 from moonpool.words import Account, Usage
+from postgres import database_in
 
-STORES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SqliteStore(folder / "moonpool.db")}
+STORES: dict[str, Callable[[Path], Store]] = {
+    "sqlite": lambda folder: SqliteStore(folder / "moonpool.db"),
+    "postgres": lambda folder: PostgresStore(database_in(folder)),
+}
 
 
 class Limits:
@@ -61,6 +67,11 @@ async def limits(backend: str, url: str) -> AsyncIterator[Limits]:
         await made.limiter.stop()
 
 
+def audited(backend: str, folder: Path) -> list[str]:
+    """What the auditor finds wrong with the ledger that belongs to this folder."""
+    return audit_at(database_in(folder)) if backend == "postgres" else audit(folder / "moonpool.db")
+
+
 VAULT_SECRET = "a secret of a test, longer than a guess"
 
 
@@ -80,6 +91,16 @@ async def _sqlite_vault(folder: Path, bounds: VaultBounds) -> AsyncIterator[Vaul
 
 
 @contextlib.asynccontextmanager
+async def _postgres_vault(folder: Path, bounds: VaultBounds) -> AsyncIterator[Vault]:
+    store = PostgresStore(database_in(folder))
+    store.seal_with(VAULT_SECRET, bounds)
+    await store.start()
+    assert store.vault is not None
+    yield store.vault
+    await store.stop()
+
+
+@contextlib.asynccontextmanager
 async def _forgetful_vault(folder: Path, bounds: VaultBounds) -> AsyncIterator[Vault]:
     """The one over the database without the memory before it."""
     async with _sqlite_vault(folder, replace(bounds, memory_bytes_max=0)) as vault:
@@ -89,6 +110,7 @@ async def _forgetful_vault(folder: Path, bounds: VaultBounds) -> AsyncIterator[V
 VAULTS: dict[str, Callable[[Path, VaultBounds], AbstractAsyncContextManager[Vault]]] = {
     "memory": _memory_vault,
     "sqlite": _sqlite_vault,
+    "postgres": _postgres_vault,
     "sqlite without memory": _forgetful_vault,
 }
 

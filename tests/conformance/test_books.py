@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.backends import STORES, a_deposit, a_hold, a_resolution, opened, run
-from faults.auditor import audit
+from conformance.backends import STORES, a_deposit, a_hold, a_resolution, audited, opened, run
 from moonpool.errors import Problem
 from moonpool.state.base import Store
 from moonpool.words import Account, Usage
@@ -21,8 +20,7 @@ pytestmark = pytest.mark.parametrize("backend", STORES)
 def _sound(backend: str, tmp_path: Path) -> Iterator[None]:
     """Whatever a test did to the books, the auditor finds nothing wrong afterwards."""
     yield
-    if backend == "sqlite":
-        assert audit(tmp_path / "moonpool.db") == []
+    assert audited(backend, tmp_path) == []
 
 
 async def _standing(store: Store, account: str = "acme", currency: str | None = None) -> tuple[int, int, int]:

@@ -14,8 +14,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import select
 
-from conformance.backends import STORES, a_deposit, opened, run
-from faults.auditor import audit
+from conformance.backends import STORES, a_deposit, audited, opened, run
 from moonpool.ledger.funds import Pack
 from moonpool.state import tables
 from moonpool.state.base import Hold, Progress, Resolution, Store
@@ -258,8 +257,7 @@ def test_rule(rule: str, backend: str, tmp_path: Path) -> None:
                 name, _, counts = word.partition("=")
                 assert await _counts(clerk.store, name) == counts, line
         await clerk.store.stop()
-        if backend == "sqlite":
-            assert audit(tmp_path / "moonpool.db") == []
+        assert audited(backend, tmp_path) == []
 
     run(walk())
 

@@ -8,7 +8,7 @@ import pytest
 
 from conformance.backends import VAULTS, run
 from moonpool.state.base import Thought, Vault, VaultBounds
-from moonpool.state.vault import SqliteVault
+from moonpool.state.vault import DatabaseVault
 
 pytestmark = pytest.mark.parametrize("backend", VAULTS)
 
@@ -24,7 +24,7 @@ def _thought(name: str, account: str = "acme", reasoning: str = "", calls: tuple
 
 
 async def _find(vault: Vault, *names: str, account: str = "acme", now: float = 1.0) -> dict[str, str]:
-    if isinstance(vault, SqliteVault):
+    if isinstance(vault, DatabaseVault):
         await vault.written()
     found = await vault.find(account, [_mark(name) for name in names], now)
     return {name: found[_mark(name)] for name in names if _mark(name) in found}

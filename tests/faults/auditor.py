@@ -1,4 +1,4 @@
-"""An auditor of a ledger's file: plain SQL over plain sqlite3, no code of the product. It says what does not add up."""
+"""An auditor of a ledger: plain SQL over plain drivers, no code of the product. It says what does not add up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 _BROKEN = {
     "a resolution without its hold": """
@@ -179,6 +181,20 @@ def audit(path: Path) -> list[str]:
         return faults + [f"integrity: {row}" for row in found if row != ("ok",)]
     finally:
         connection.close()
+
+
+def audit_at(address: str) -> list[str]:
+    """As `audit`, of a PostgreSQL database."""
+    with psycopg.connect(address) as connection:
+        return differences(connection.execute)
+
+
+def written_at(address: str) -> tuple[set[str], dict[str, str]]:
+    """As `written`, of a PostgreSQL database."""
+    with psycopg.connect(address) as connection:
+        held = {row[0] for row in connection.execute("SELECT id FROM holds")}
+        ended = connection.execute("SELECT h.id, r.kind FROM holds h JOIN resolutions r ON r.hold_seq = h.seq")
+        return held, dict(ended.fetchall())
 
 
 def written(path: Path) -> tuple[set[str], dict[str, str]]:

@@ -100,7 +100,7 @@ def test_a_vault_that_fails(tmp_path: Path) -> None:
 
     def failing(app: App) -> None:
         thread = app.store._thread
-        thread.submit(lambda database: _swap(database, thread._path, disk), lambda *_: None)
+        thread.submit(lambda database: _swap(database, str(app.store._path), disk), lambda *_: None)
 
     async def walk() -> None:
         async with stage(tmp_path, lambda _: _ANSWERS["calls"][0], model=_THINKS) as here:

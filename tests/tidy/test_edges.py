@@ -15,6 +15,7 @@ EDGES: dict[str, tuple[int, str]] = {
     "src/moonpool/relay/pump.py": (3, "decoder and encoder, for head, data and end: their fault ends the attempt"),
     "src/moonpool/relay/limits.py": (1, "an answer that is told to end: its fault must not cost others the news"),
     "src/moonpool/state/valkey_link.py": (1, "a library that speaks to a store: whatever it raises, somebody waits"),
+    "src/moonpool/state/pgwrite.py": (1, "one of many that are written together: its fault must not keep the others"),
     "src/moonpool/state/thread.py": (1, "a job of the store's thread: its fault goes to who asked for it"),
     "src/moonpool/transports/connection.py": (1, "the sink: its fault must not cost the connection's bookkeeping"),
     "src/moonpool/transports/exchange.py": (1, "the sink: its fault must not reach the event loop"),

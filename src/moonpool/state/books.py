@@ -37,9 +37,10 @@ from moonpool.state.base import (
     Resolved,
 )
 from moonpool.state.booking import Booked
+from moonpool.state.file import SqliteDatabase
 from moonpool.state.groupcommit import Batch, Conflict, write
 from moonpool.state.tally import TOTALS, Changed, Entry, Tally
-from moonpool.state.thread import Database, WriterThread, storage_problem
+from moonpool.state.thread import WriterThread, storage_problem
 from moonpool.words import Account
 
 OPEN_MAX: Final = 100_000
@@ -224,6 +225,10 @@ class SqliteBooks:
         later.set(found)
         return later
 
+    def sums(self) -> dict[str, int]:
+        """As `totals`, at once."""
+        return self.totals().result()
+
     def _looked_up(self, later: Later[Resolved], found: bool, error: Exception | None) -> None:
         if error is not None:
             later.fail(storage_problem(error))
@@ -381,7 +386,7 @@ class SqliteBooks:
                 waiting.set("exists")
 
 
-def _is_held(hold_id: str, database: Database) -> bool:
+def _is_held(hold_id: str, database: SqliteDatabase) -> bool:
     return database.cursor.execute("SELECT 1 FROM holds WHERE id = ?", (hold_id,)).fetchone() is not None
 
 

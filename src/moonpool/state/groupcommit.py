@@ -16,8 +16,8 @@ from sqlalchemy import Table
 from moonpool.state import rows, tables
 from moonpool.state.base import Progress
 from moonpool.state.booking import Booked
+from moonpool.state.file import SqliteDatabase
 from moonpool.state.tally import TOTALS, Changed, Entry, changed
-from moonpool.state.thread import Database
 
 _CHUNK: Final = 64
 
@@ -86,7 +86,7 @@ _TOTALS: Final = f"UPDATE totals SET {', '.join(f'{name} = ?' for name in TOTALS
 _FORGET: Final = "DELETE FROM progress WHERE hold_seq = ?"
 
 
-def write(database: Database, batch: Batch) -> None:
+def write(database: SqliteDatabase, batch: Batch) -> None:
     """Make a batch durable, whole or not at all. Raises Conflict, or what SQLite raises."""
     cursor = database.cursor
     try:

@@ -58,8 +58,9 @@ class StoredOverrides:
 
     async def refresh(self) -> None:
         """Another process has changed something."""
-        self._rows = await self._thread.call(_refresh)
-        self._tell()
+        before, self._rows = self._rows, await self._thread.call(_refresh)
+        if self._rows != before:
+            self._tell()
 
 
 def _read(connection: Connection) -> dict[tuple[str, str, str], Override]:

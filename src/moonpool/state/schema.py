@@ -6,19 +6,46 @@ A database without tables gets all steps. One that a newer program wrote is refu
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Connection, inspect, select, text
 
 from moonpool.errors import Problem
 from moonpool.state.tables import REVISION
 
+# A number nobody else locks: the first eight letters of our name.
+_LOCK: Final = int.from_bytes(b"moonpool") & (2**63 - 1)
+
 
 def migrate(connection: Connection) -> None:
-    """Bring the schema to REVISION. Raises Problem("platform.storage") for a schema that is newer."""
-    present = revision(connection)
-    connection.rollback()
-    if present == REVISION:
+    """Bring the schema to REVISION. Raises Problem("platform.storage") for a schema that is newer.
+
+    Where several processes may do that at once (PostgreSQL), one does, and the others wait; for a lock of the session,
+    which ends with the process that has it."""
+    if _present(connection) == REVISION:
         return
+    if connection.dialect.name != "postgresql":
+        _upgrade(connection)
+        return
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
+    connection.commit()
+    try:
+        if _present(connection) != REVISION:
+            _upgrade(connection)
+    finally:
+        connection.rollback()
+        connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_LOCK})")
+        connection.commit()
+
+
+def _present(connection: Connection) -> str | None:
+    found = revision(connection)
+    connection.rollback()
+    return found
+
+
+def _upgrade(connection: Connection) -> None:
+    present = _present(connection)
     # Imported here because Alembic costs as much time as the rest of a start, and most starts need no step.
     from alembic import command
     from alembic.config import Config

@@ -1,13 +1,10 @@
-"""The one thread that owns the one connection to a SQLite file.
+"""The one thread that owns a connection to a database.
 
 Rules:
-- Everything that touches the database is a job for this thread, done in the order of `submit`. The event loop never
+- Everything that touches the connection is a job for its thread, done in the order of `submit`. The event loop never
   waits: what a job gave, or how it failed, comes back as one callback on the loop.
-- One connection writes, reads and checkpoints. SQLite before 3.51.3 (3.44.6, 3.50.7) can lose committed pages when two
-  connections write and checkpoint at the wrong moment ("WAL-reset"); with one connection that cannot be. Reads go
-  through it as well: they are rare, and so they see every commit before them.
-- A checkpoint never happens inside a commit somebody waits for: it is made after the answers of a commit went out, when
-  enough has been written, or when there was nothing to do for a while.
+- A job finds the connection outside a transaction, and leaves it so. After one that failed its transaction is ended; a
+  connection where that cannot be done is replaced.
 """
 
 from __future__ import annotations
@@ -16,96 +13,66 @@ import asyncio
 import contextlib
 import queue
 import sqlite3
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
 
 from moonpool.errors import Problem
 from moonpool.later import Later
 
 T = TypeVar("T")
 
-BUSY_MS: Final = 500
-"""How long a foreign lock is waited for. With the longest back-off of `books` a request then waits a second at most."""
-_IDLE_S: Final = 1.0
-_COMMITS_MAX: Final = 400
-_ROWS_MAX: Final = 8192
-_PRAGMAS: Final = (
-    "PRAGMA synchronous = FULL",
-    "PRAGMA wal_autocheckpoint = 0",
-    "PRAGMA foreign_keys = ON",
-    "PRAGMA secure_delete = OFF",
-    "PRAGMA temp_store = MEMORY",
-    "PRAGMA cache_size = -16000",
-    "PRAGMA journal_size_limit = 67108864",
-)
-
 Done = Callable[[Any, Exception | None], None]
 
 
 class Database:
-    """What a job works with, inside the thread only. `cursor` is outside a transaction between jobs; `engine` speaks
-    over the same connection, and each of its transactions begins as a writer."""
-
-    def __init__(self, path: str, connection_class: type[sqlite3.Connection]) -> None:
-        self.connection = sqlite3.connect(
-            path, timeout=BUSY_MS / 1000, isolation_level=None, factory=connection_class, cached_statements=256
-        )
-        self.cursor = self.connection.cursor()
-        try:
-            self._prepare()
-        except sqlite3.Error:
-            self.discard()
-            raise
-        self._engine: Engine | None = None
-        self.commits = 0
-        self.rows = 0
-
-    def _prepare(self) -> None:
-        mode = self.cursor.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise sqlite3.OperationalError(f"no write-ahead log on this file system (journal mode {mode!r})")
-        for pragma in _PRAGMAS:
-            self.cursor.execute(pragma).fetchall()
+    """What a job works with, inside the thread only; file.py and postgres.py have the kinds. Jobs that speak to both
+    use `engine` and nothing else."""
 
     @property
     def engine(self) -> Engine:
-        if self._engine is None:
-            engine = create_engine(
-                "sqlite://", creator=lambda: self.connection, poolclass=StaticPool, hide_parameters=True
-            )
-            event.listen(engine, "begin", lambda transaction: transaction.exec_driver_sql("BEGIN IMMEDIATE"))
-            self._engine = engine
-        return self._engine
+        """SQLAlchemy over this connection; each transaction of its begins as a writer."""
+        raise NotImplementedError
+
+    @property
+    def idle_s(self) -> float | None:
+        """After how long without a job `tend` is to be called; None: it need not be."""
+        return None
+
+    def tend(self, idle: bool) -> None:
+        """Called after each job, and when there was none for `idle_s`."""
+
+    def patient(self) -> AbstractContextManager[None]:
+        """Within this no statement is cut off, however long it takes."""
+        return nullcontext()
+
+    skip_locked = ""
+    """What a SELECT of rows that are to be deleted ends with, so that two processes do not wait for each other."""
+
+    def execute(self, text: str, values: Sequence[Any] = ()) -> Any:
+        """Run SQL that every database understands, with `?` for each value; gives a cursor. Within `transaction`."""
+        raise NotImplementedError
+
+    def transaction(self, *, durable: bool = True, rows: int = 1) -> AbstractContextManager[None]:
+        """What is executed within is written whole or not at all. One that is not `durable` outlives this process, but
+        may be lost with the power; `rows` is about how many it writes."""
+        raise NotImplementedError
 
     def rest(self) -> bool:
         """After a job that failed: end its transaction. False if that cannot be done: this connection is of no use."""
-        try:
-            if self.connection.in_transaction:
-                self.connection.rollback()
-        except sqlite3.Error:
-            return False
-        return True
-
-    def checkpoint(self, mode: str = "PASSIVE") -> None:
-        """Move what the log holds into the database file. What fails is tried again later: the log keeps it."""
-        self.commits = self.rows = 0
-        with contextlib.suppress(sqlite3.Error):
-            self.cursor.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        raise NotImplementedError
 
     def close(self) -> None:
-        """Whatever is committed is safe in the log, so a fault here is nobody's concern."""
-        self.checkpoint("TRUNCATE")
+        """What is committed is safe, so a fault here is nobody's concern."""
         self.discard()
 
     def discard(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self.cursor.close()
-            self.connection.close()
+        raise NotImplementedError
 
 
 class Jobs(Protocol):
@@ -117,10 +84,10 @@ class Jobs(Protocol):
 class WriterThread:
     """Runs jobs (`work(database)`) one after another. Use it on one event loop, between `start` and `stop`."""
 
-    def __init__(self, path: str, connection_class: type[sqlite3.Connection] = sqlite3.Connection) -> None:
-        self._path = path
-        self._connection_class = connection_class
-        self._queue: queue.SimpleQueue[tuple[Callable[[Database], Any], Done] | None] = queue.SimpleQueue()
+    def __init__(self, connect: Callable[[], Database], name: str = "moonpool-store") -> None:
+        self._connect = connect
+        self._name = name
+        self._queue: queue.SimpleQueue[tuple[Callable[[Any], Any], Done] | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         self._database: Database | None = None
@@ -129,20 +96,20 @@ class WriterThread:
         """Open the database. Raises Problem("platform.storage")."""
         self._loop = asyncio.get_running_loop()
         # A daemon: a program that ends without `stop` must not hang, and what was committed is safe anyway.
-        self._thread = threading.Thread(target=self._run, name="moonpool-store", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
         opened: Later[None] = Later()
         self._queue.put((self._open, _into(opened)))
         await opened
 
-    def submit(self, work: Callable[[Database], Any], done: Done) -> None:
+    def submit(self, work: Callable[[Any], Any], done: Done) -> None:
         """Have `work` done in its turn; then `done(result, error)` is called on the loop."""
         if self._thread is None:
             self._loop.call_soon(done, None, Problem("platform.storage", detail="the store is closed"))
         else:
             self._queue.put((work, done))
 
-    def call(self, work: Callable[[Database], T]) -> Later[T]:
+    def call(self, work: Callable[[Any], T]) -> Later[T]:
         """As `submit`, as one value. What the database says against it becomes Problem("platform.storage")."""
         later: Later[T] = Later()
         self.submit(work, _into(later))
@@ -160,7 +127,7 @@ class WriterThread:
         thread.join()
 
     def _open(self, _: object) -> None:
-        self._database = Database(self._path, self._connection_class)
+        self._database = self._connect()
 
     def _close(self, database: Database | None) -> None:
         if database is not None:
@@ -169,17 +136,16 @@ class WriterThread:
     def _reopen(self, broken: Database) -> None:
         """A new connection for one that broke, if there can be one now; else the next job that fails tries again."""
         broken.discard()
-        with contextlib.suppress(sqlite3.Error):
-            self._database = Database(self._path, self._connection_class)
+        with contextlib.suppress(*_FAULTS):
+            self._database = self._connect()
 
     def _run(self) -> None:
         while True:
             database: Any = self._database
-            unwritten = database is not None and database.commits > 0
             try:
-                job = self._queue.get(timeout=_IDLE_S if unwritten else None)
+                job = self._queue.get(timeout=None if database is None else database.idle_s)
             except queue.Empty:
-                database.checkpoint()
+                database.tend(True)
                 continue
             if job is None:
                 return
@@ -197,17 +163,22 @@ class WriterThread:
                 return
             del job, work, done, result, error
             database = self._database
-            if database is not None and (database.commits >= _COMMITS_MAX or database.rows >= _ROWS_MAX):
-                database.checkpoint()
+            if database is not None:
+                database.tend(False)
+
+
+_FAULTS: Final = (sqlite3.Error, SQLAlchemyError, OSError)
 
 
 def storage_problem(error: Exception) -> Exception:
-    """What a request is told when the database said `error`; other faults stay what they are."""
-    if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
-        error = error.orig
-    if isinstance(error, sqlite3.Error | SQLAlchemyError | OSError):
-        return Problem("platform.storage", detail=f"{type(error).__name__}: {error}")
-    return error
+    """What a request is told when the database said `error`; other faults stay what they are. Its detail begins with
+    the kind of fault as every driver calls it: IntegrityError where a row exists already, OperationalError, ..."""
+    if not isinstance(error, _FAULTS):
+        psycopg = sys.modules.get("psycopg")  # only those who use it have it
+        if psycopg is None or not isinstance(error, psycopg.Error):
+            return error
+    said = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
+    return Problem("platform.storage", detail=f"{type(error).__name__}: {said}")
 
 
 def _into(later: Later[Any]) -> Done:

@@ -1,6 +1,8 @@
-"""The vault of one process: memory first, the database (shelf.py) behind it.
+"""The vault: memory first, the database (shelf.py) behind it.
 
 Rules:
+- Where other processes write to the same database nothing is answered from memory: whether a mark is of one answer
+  only, the database alone knows. What is pending is written before it is asked.
 - `keep` is a note in memory; it is written a little later, some at a time, as a job behind those of the books. What
   cannot be written is lost to later processes, and to nobody's harm.
 - `find` asks the database only for marks of which memory knows nothing, and gives what memory has when that fails.
@@ -10,17 +12,19 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Final
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from moonpool.later import Later
 from moonpool.state.base import Thought, VaultBounds
 from moonpool.state.sealing import Sealer
-from moonpool.state.shelf import Found, Shelf
+from moonpool.state.shelf import CHANCES, Found, Shelf
 from moonpool.state.thoughts import MemoryVault
 from moonpool.state.thread import WriterThread
 
@@ -30,18 +34,30 @@ _BATCH_CHARS_MAX: Final = 1_000_000
 _PENDING_CHARS_MAX: Final = 32_000_000
 
 
-class SqliteVault:
-    """Vault. All methods are called on the event loop; none blocks it."""
+class DatabaseVault:
+    """Vault. `shared`: over a database that other processes use too; `chance` makes numbers that they do not give.
 
-    def __init__(self, thread: WriterThread, sealer: Sealer, bounds: VaultBounds) -> None:
+    All methods are called on the event loop; none blocks it."""
+
+    def __init__(
+        self,
+        thread: WriterThread,
+        sealer: Sealer,
+        bounds: VaultBounds,
+        *,
+        shared: bool = False,
+        chance: Callable[[int], int] = secrets.randbelow,
+    ) -> None:
         self._thread = thread
         self._bounds = bounds
-        self._memory = MemoryVault(bounds)
-        self._shelf = Shelf(sealer, bounds)
+        self._shared = shared
+        self._memory = MemoryVault(replace(bounds, memory_bytes_max=0) if shared else bounds)
+        self._shelf = Shelf(sealer, bounds, shared, chance(CHANCES))
         self._pending: deque[tuple[Thought, float]] = deque()
         self._pending_chars = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._writing: Later[None] | None = None
+        self._running = 0  # jobs that write
+        self._idle: Later[None] | None = None
         self._open = False
         self.lost = 0
         """How many thoughts could not be written."""
@@ -63,11 +79,11 @@ class SqliteVault:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._pending or self._writing is not None:
-            if self._writing is None:
-                self._write()
-            else:
-                await self._writing
+        while self._pending:
+            self._submit()
+        if self._running:
+            self._idle = Later()
+            await self._idle
 
     @property
     def rows(self) -> int:
@@ -91,12 +107,19 @@ class SqliteVault:
     def find(self, account: str, marks: Collection[bytes], now: float) -> Later[dict[bytes, str]]:
         later: Later[dict[bytes, str]] = Later()
         found, unknown = self._memory.look(account, marks, now)
-        if not unknown or not self._shelf.rows or not self._open:
+        if self._shared:
+            while self._pending and self._open:
+                self._submit()
+        if not unknown or not self._stored() or not self._open:
             later.set(found)
         else:
             done = partial(self._read, later, account, found)
             self._thread.submit(partial(self._shelf.read, account, unknown, now), done)
         return later
+
+    def _stored(self) -> bool:
+        """May anything be in the database?"""
+        return self._shared or self._shelf.uncounted or self._shelf.rows > 0
 
     def keep(self, thought: Thought, now: float) -> None:
         self._memory.keep(thought, now)
@@ -106,7 +129,7 @@ class SqliteVault:
             return
         self._pending.append((thought, now + self._bounds.ttl_s))
         self._pending_chars += chars
-        if self._timer is None and self._writing is None:
+        if self._timer is None and not self._running:
             self._timer = asyncio.get_running_loop().call_later(WRITE_S, self._write)
 
     def sweep(self, now: float) -> None:
@@ -115,7 +138,7 @@ class SqliteVault:
 
     def _swept(self, now: float, more: Any, error: Exception | None) -> None:
         """Go on while more is left. What failed is tried again when `sweep` comes again."""
-        if more and error is None and self._shelf.rows and self._open:
+        if more and error is None and self._stored() and self._open:
             self._thread.submit(partial(self._shelf.sweep, now), partial(self._swept, now))
 
     def _read(
@@ -129,13 +152,18 @@ class SqliteVault:
 
     def _write(self) -> None:
         self._timer = None
+        if self._pending and not self._running:
+            self._submit()
+
+    def _submit(self) -> None:
+        """Hand over some of what is pending."""
         batch: list[tuple[Thought, float]] = []
         chars = 0
         while self._pending and len(batch) < _BATCH_MAX and chars < _BATCH_CHARS_MAX:
             batch.append(self._pending.popleft())
             chars += len(batch[-1][0].reasoning)
         self._pending_chars -= chars
-        self._writing = Later()
+        self._running += 1
         self._thread.submit(partial(self._shelf.write, batch), partial(self._written, len(batch)))
 
     def _written(self, count: int, result: Any, error: Exception | None) -> None:
@@ -143,8 +171,11 @@ class SqliteVault:
             self.lost += count
         for account, mark in result or ():
             self._memory.share(account, mark)
-        writing, self._writing = self._writing, None
-        if self._pending and self._open:
+        self._running -= 1
+        if self._running:
+            return
+        if self._pending and self._open and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(WRITE_S, self._write)
-        if writing is not None:
-            writing.set(None)
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.set(None)

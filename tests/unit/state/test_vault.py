@@ -15,7 +15,7 @@ from faults.stage import until
 from moonpool.state.base import Thought, VaultBounds
 from moonpool.state.sealing import Sealer, key_file
 from moonpool.state.sqlite import SqliteStore
-from moonpool.state.vault import SqliteVault
+from moonpool.state.vault import DatabaseVault
 from moonpool.words import Account
 
 _BOUNDS = VaultBounds(ttl_s=100.0)
@@ -29,7 +29,7 @@ def _thought(reasoning: str = _CANARY, account: str = "credit") -> Thought:
 
 async def _opened(
     folder: Path, secret: str = VAULT_SECRET, disk: Disk | None = None
-) -> tuple[SqliteStore, SqliteVault]:
+) -> tuple[SqliteStore, DatabaseVault]:
     path = folder / "m.db"
     store = SqliteStore(path) if disk is None else SqliteStore(path, connection_class=disk.connection_class)
     store.seal_with(secret, _BOUNDS)
@@ -115,7 +115,7 @@ def test_a_mark_cannot_be_pointed_elsewhere(tmp_path: Path) -> None:
         vault.keep(Thought("credit", (), b"2" * 16, "two"), 1.0)
         await store.stop()
         with sqlite3.connect(tmp_path / "m.db") as connection:
-            connection.execute("UPDATE thought_marks SET seq = 2")
+            connection.execute("UPDATE thought_marks SET seq = (SELECT max(seq) FROM thoughts)")
         connection.close()
         store, vault = await _opened(tmp_path)
         assert await vault.find("credit", [b"1" * 16], 2.0) == {}

@@ -30,6 +30,21 @@ def upgrade() -> None:
     # Only SQLite files have a past; there a cast cuts off what is behind the point.
     if op.get_bind().dialect.name == "sqlite":
         _sum_up()
+    if op.get_bind().dialect.name == "postgresql":
+        _many()
+
+
+def _many() -> None:
+    """What several processes over one database need: numbers of rows in blocks, and word of changes."""
+    op.execute("CREATE SEQUENCE blocks")
+    op.create_index("packs_of_account", "packs", ["account"])
+    op.execute(
+        "CREATE FUNCTION tell_of_change() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_notify('moonpool_changes', NEW.what); RETURN NULL; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER tell_of_change AFTER INSERT OR UPDATE ON changes FOR EACH ROW EXECUTE FUNCTION tell_of_change()"
+    )
 
 
 def _widen() -> None:
