@@ -18,7 +18,6 @@ class Services:
 
     def __init__(self) -> None:
         from postgres import Postgres
-
         from valkey_server import valkey_server
 
         with pinned(LOAD_CORE):

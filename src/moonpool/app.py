@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
-import resource
-import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import uvloop
-
+from moonpool import settings_store
 from moonpool.catalog import weights_rows
 from moonpool.catalog.catalog import build
 from moonpool.declared import declare_accounts, first_key
@@ -52,7 +48,11 @@ from moonpool.web.listener import Server
 from moonpool.web.protocol import Limits
 from moonpool.words import Arrival
 
-DESCRIPTORS_MAX: Final = 65_536
+if TYPE_CHECKING:
+    from moonpool.state.postgres import PostgresStore
+
+    AnyStore = SqliteStore | PostgresStore
+
 VAULT_KEY_LENGTH: Final = 32
 
 
@@ -79,9 +79,20 @@ def weights_of(settings: Settings) -> tuple[Path, dict[str, Any]]:
     return path, {"model": facts.name, "thinks": facts.thinks}
 
 
-def open_store(settings: Settings) -> SqliteStore:
-    """The store the settings name, not yet started."""
-    return SqliteStore(settings.store_path())
+def open_store(settings: Settings, environ: Mapping[str, str] | None = None) -> AnyStore:
+    """The store the settings name, not yet started. Raises ConfigError for an address that cannot be one."""
+    if not settings_store.is_shared(settings.store):
+        return SqliteStore(settings.store_path())
+    address = settings.store
+    if address.startswith(settings_store.ELSEWHERE):
+        address = secret(address, os.environ if environ is None else environ, "store")
+        wrong = settings_store.wrong_with_address(address)
+        if wrong is not None:
+            raise ConfigError(settings.file, "store", wrong)
+    # Imported here because its driver is there only where it is wanted (the extra `many`).
+    from moonpool.state.postgres import PostgresStore
+
+    return PostgresStore(address)
 
 
 def dialects() -> Mapping[str, Dialect]:
@@ -95,17 +106,19 @@ class App:
     `first_key` is the secret of the key made at the very first start, shown once; None at later ones.
     """
 
-    def __init__(self, settings: Settings, environ: dict[str, str] | None = None) -> None:
+    def __init__(self, settings: Settings, environ: dict[str, str] | None = None, worker: int = 0) -> None:
         self.settings = settings
+        self.worker = worker
         self.environ = dict(os.environ if environ is None else environ)
         self.first_key: str | None = None
         self.port = 0
         self.started_at = time.time()
         self.platform: Platform
         self.embedded: LlamaTransport | None = None
-        self.store = open_store(settings)
+        self.store = open_store(settings, self.environ)
         self._told = False
         self._pulse: asyncio.Task[None] | None = None
+        self._sweep: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open everything and listen. Raises ConfigError, Problem("platform.storage") or OSError (the port)."""
@@ -154,8 +167,9 @@ class App:
         await self.platform.limiter.start(time.monotonic())
         await self.store.books.recover(time.time())
         keys, audit = self.store.keys, self.store.office.audit
-        await declare_accounts(settings, keys, audit, self.environ, journal.note)
-        self.first_key = await first_key(keys, audit)
+        if self.worker == 0:
+            await declare_accounts(settings, keys, audit, self.environ, journal.note)
+            self.first_key = await first_key(keys, audit)
         self.outside = HttpTransport(resolve=look_up if settings.alerts.private else guarded(look_up))
         self.alarms = Alarms(
             settings.alerts,
@@ -185,10 +199,11 @@ class App:
         for reply in list(active):
             if reply.source is not None:
                 reply.source.stop(Problem("platform.stopping"))
-        if self._pulse is not None:
-            self._pulse.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pulse
+        for task in (self._pulse, self._sweep):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         await self.server.drained(1.0)
         await self.server.stop()
         await self.admin_server.stop()
@@ -253,8 +268,9 @@ class App:
         )
         self.server = Server(handle, self._render, fault, limits=limits, new_id=platform.new_id)
         self.admin_server = Server(door.at_socket, self._render, fault, limits=limits, new_id=platform.new_id)
-        self.port = await self.server.start(settings.host, settings.port)
-        await self.admin_server.start(path=settings.socket_path())
+        self.port = await self.server.start(settings.host, settings.port, reuse_port=settings.workers > 1)
+        if self.worker == 0:
+            await self.admin_server.start(path=settings.socket_path())
 
     def parts(self) -> dict[str, Any]:
         """See relay.platform.Platform.parts."""
@@ -263,7 +279,7 @@ class App:
             "store": self.store.trouble() or "ok",
             "embedded": self.embedded.status() if self.embedded is not None else None,
             "vault": self.store.vault.status() if self.store.vault is not None else None,
-            "ledger": self.store.books.totals().result(),
+            "ledger": self.store.books.sums(),
             "fleet": self.platform.fleet.describe(),
             "connections": {
                 "open": len(self.server.connections),
@@ -292,6 +308,8 @@ class App:
             self.revocations.beat()
             await pulse.beat(self.platform, turn)
             self.alarms.beat()
+            if turn % pulse.SWEEP_EVERY == 0 and (self._sweep is None or self._sweep.done()):
+                self._sweep = asyncio.create_task(pulse.sweep(self.platform, turn))
             if turn % pulse.EXPIRE_EVERY == 0:
                 self._tell_of_vault()
 
@@ -300,7 +318,7 @@ def render_event(problem: Problem) -> bytes:
     return CLIENT.render_problem(problem, in_stream=True)
 
 
-def seal(settings: Settings, store: SqliteStore, environ: Mapping[str, str]) -> None:
+def seal(settings: Settings, store: AnyStore, environ: Mapping[str, str]) -> None:
     """Give the store what it seals: its vault, the answers that are kept for who asks again, the secrets of alerts.
     Raises ConfigError."""
     own, kept = settings.vault, settings.idempotency
@@ -326,34 +344,3 @@ def vault_key(settings: Settings, environ: Mapping[str, str]) -> str:
     if len(key) < VAULT_KEY_LENGTH:
         raise ConfigError(settings.file, "vault.key", f"has less than {VAULT_KEY_LENGTH} characters.")
     return key
-
-
-def serve(settings: Settings, announce: Callable[[App], None]) -> int:
-    """Run until SIGINT or SIGTERM; `announce` is called once, when the server listens. Returns the exit code."""
-
-    async def run() -> None:
-        app = App(settings)
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(name, stopping.set)
-        await app.start()
-        # What start-up built stays for ever: the collector need not look at it again, and rarely at the rest.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
-        announce(app)
-        await stopping.wait()
-        await app.stop()
-
-    raise_descriptor_limit()
-    uvloop.run(run())
-    return 0
-
-
-def raise_descriptor_limit() -> None:
-    """Take as many descriptors as we may have: a stream needs two, and many systems give a program 1024 at first."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

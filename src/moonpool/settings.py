@@ -22,6 +22,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from moonpool import settings_store
 from moonpool.settings_hosts import Embedded, Routing, Upstream
 from moonpool.settings_money import AlertSettings, Channel
 
@@ -162,10 +163,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     home: Annotated[str, _of("Folder that holds all state. MOONPOOL_HOME says so too.")] = ""
     host: Annotated[str, _of("Address to listen on.", min_length=1)] = "127.0.0.1"
     port: Annotated[int, _of("Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 8787
-    workers: Annotated[int, _of("Processes that serve. SQLite serves one.", ge=1)] = 1
-    store: Annotated[str, _of("Where accounts, keys and the ledger are kept; a path is relative to home.")] = (
-        "sqlite:///moonpool.db"
-    )
+    workers: Annotated[int, _of("Processes that serve; more than one need PostgreSQL and Valkey.", ge=1)] = 1
+    store: Annotated[
+        str, _of("Where accounts, keys and the ledger are kept: sqlite:///FILE (relative to home), or postgresql://...")
+    ] = "sqlite:///moonpool.db"
     limits: Annotated[
         str, _of("Where limits are kept: memory:// of this process, or valkey://HOST:PORT/DB (redis://, unix://).")
     ] = "memory://"
@@ -342,14 +343,9 @@ _LIMITS: Final = re.compile(r"(valkeys?|rediss?)://[^/?#\s]+(/\d+)?|unix://([^/@
 
 
 def _sound(settings: Settings) -> None:
-    scheme = settings.store.partition("://")[0]
-    name = settings.store.removeprefix("sqlite:///")
-    if scheme == "sqlite" and (name in {"", settings.store, ":memory:"} or "?" in name):
-        raise ConfigError(settings.file, "store", 'is written "sqlite:///FILE"; FILE is relative to home.')
-    if scheme != "sqlite":
-        raise ConfigError(
-            settings.file, "store", f'"{scheme}://" is not supported by this version; use "sqlite:///moonpool.db".'
-        )
+    wrong = settings_store.wrong_with(settings.store)
+    if wrong is not None:
+        raise ConfigError(settings.file, "store", wrong)
     if settings.vault.key and not settings.vault.key.startswith(("env:", "file:/")):
         raise ConfigError(settings.file, "vault.key", "is written env:NAME or file:/path.")
     if settings.limits != "memory://":
@@ -361,12 +357,11 @@ def _sound(settings: Settings) -> None:
             raise ConfigError(
                 settings.file, "limits", 'needs the package "redis": pip install redis, or moonpool[many].'
             )
-    if settings.workers > 1:
-        raise ConfigError(
-            settings.file,
-            "workers",
-            "SQLite serves one process: set workers to 1; it fills a core and thousands of streams.",
-        )
+    many = settings_store.wrong_with_workers(
+        settings.workers, settings.store, settings.limits, settings.embedded.enabled
+    )
+    if many is not None:
+        raise ConfigError(settings.file, *many)
     seen: set[str] = set()
     for account in settings.accounts:
         if account.name in seen:

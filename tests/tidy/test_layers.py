@@ -18,9 +18,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "words": set(),
     "errors": set(),
     "later": set(),
-    "settings": {"errors", "settings_hosts", "settings_money"},
+    "settings": {"errors", "settings_hosts", "settings_money", "settings_store"},
     "settings_hosts": set(),
     "settings_money": set(),
+    "settings_store": set(),
     "settings_page": {"settings"},
     "dialects": _BOTTOM,
     # Prices become amounts where they are loaded.
@@ -30,13 +31,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "state": _BOTTOM | {"ledger"},
     "relay": _BOTTOM | _BASES | {"settings", "dialects", "catalog", "ledger", "transports.base"},
     "web": _WEB,
-    "app": _WEB | {"dialects", "state", "transports", "web", "declared"},
+    "app": _WEB | {"settings_store", "dialects", "state", "transports", "web", "declared"},
     # What is there before anybody can ask.
     "declared": _BOTTOM | _BASES | {"settings", "ledger"},
     # It plays a provider with the parts that talk to one.
     "twin": _WEB | {"dialects", "transports", "web"},
+    "workers": {"app", "settings"},
     # Without a server a command is an app of its own: it checks hosts, fetches weights and reads a ledger itself.
-    "cli": _WEB | {"web", "app", "twin", "transports.http", "transports.weights", "state.recount"},
+    "cli": _WEB | {"web", "app", "workers", "twin", "transports.http", "transports.weights", "state.recount"},
     "__main__": {"cli"},
 }
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from moonpool import app as house
+from moonpool import workers as running
 from moonpool.cli import pull, show
 from moonpool.cli.desk import Refused
 from moonpool.cli.options import read
@@ -37,7 +38,7 @@ def serve(
             pull.fetch(pull.place(settings), os.environ)
         except PullError as error:
             raise Refused(str(error)) from None
-    raise typer.Exit(house.serve(settings, announce))
+    raise typer.Exit(running.serve(settings, announce))
 
 
 def announce(app: house.App) -> None:

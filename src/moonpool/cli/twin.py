@@ -17,6 +17,7 @@ from moonpool.settings import ConfigError
 from moonpool.transports.weights import PullError
 from moonpool.twin.providers import providers
 from moonpool.twin.twin import EMBEDDED, LOG_PATH, Twin, run
+from moonpool.workers import raise_descriptor_limit
 
 _KEY = "sk-twin.1"
 
@@ -69,7 +70,7 @@ def twin(
         home=settings.home_path() if settings is not None else None,
         settings=settings,
     )
-    house.raise_descriptor_limit()
+    raise_descriptor_limit()
     try:
         code = run(played, announce)
     finally:

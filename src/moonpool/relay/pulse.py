@@ -18,6 +18,7 @@ from moonpool.relay.resume import Tapes
 PULSE_S: Final = 1.0
 NOTE_EVERY: Final = 2
 """A killed process loses at most what its streams delivered since the last note (RELIABILITY T2)."""
+SWEEP_EVERY: Final = 5
 EXPIRE_EVERY: Final = 60
 
 
@@ -38,7 +39,15 @@ async def beat(platform: Platform, turn: int) -> None:
         if platform.vault is not None:
             platform.vault.sweep(now)
         platform.answers.store.sweep(now)
-        with contextlib.suppress(Problem):
+
+
+async def sweep(platform: Platform, turn: int) -> None:
+    """What waits for the database: holds of processes that died (of others over the same database, too), and now and
+    then those past their time and what was used on credit. Not in `beat`, which must never wait."""
+    now = platform.clock()
+    with contextlib.suppress(Problem):
+        await platform.books.recover(now)
+        if turn % EXPIRE_EVERY == 0:
             await platform.books.expire(now)
             await platform.books.settle_hours(now)
 
