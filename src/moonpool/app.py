@@ -79,16 +79,24 @@ def weights_of(settings: Settings) -> tuple[Path, dict[str, Any]]:
     return path, {"model": facts.name, "thinks": facts.thinks}
 
 
-def open_store(settings: Settings, environ: Mapping[str, str] | None = None) -> AnyStore:
-    """The store the settings name, not yet started. Raises ConfigError for an address that cannot be one."""
+def store_address(settings: Settings, environ: Mapping[str, str]) -> str:
+    """The database's file, or the URL of a PostgreSQL database. Raises ConfigError for one that cannot be used."""
     if not settings_store.is_shared(settings.store):
-        return SqliteStore(settings.store_path())
+        return str(settings.store_path())
     address = settings.store
     if address.startswith(settings_store.ELSEWHERE):
-        address = secret(address, os.environ if environ is None else environ, "store")
+        address = secret(address, environ, "store")
         wrong = settings_store.wrong_with_address(address)
         if wrong is not None:
             raise ConfigError(settings.file, "store", wrong)
+    return address
+
+
+def open_store(settings: Settings, environ: Mapping[str, str] | None = None) -> AnyStore:
+    """The store the settings name, not yet started. Raises ConfigError for an address that cannot be one."""
+    address = store_address(settings, os.environ if environ is None else environ)
+    if not settings_store.is_shared(settings.store):
+        return SqliteStore(address)
     # Imported here because its driver is there only where it is wanted (the extra `many`).
     from moonpool.state.postgres import PostgresStore
 

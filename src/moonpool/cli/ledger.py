@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 import typer
 
+from moonpool.app import store_address
 from moonpool.cli import desk, show
 from moonpool.cli.options import read
 from moonpool.state.recount import postgres_engine, recount, sqlite_engine
@@ -33,7 +35,7 @@ def audit(
 ) -> None:
     """Compute every balance, pack and sum anew from its entries and say what differs; exit code 1 if anything does. It
     only reads, and may run beside a server."""
-    where = database or str(read(home, config).store_path())
+    where = database or store_address(read(home, config), os.environ)
     engine = postgres_engine(where) if where.startswith(POSTGRES) else sqlite_engine(Path(where))
     try:
         with engine.connect() as connection:
