@@ -10,6 +10,7 @@ import pytest
 
 from conformance.backends import STORES, a_deposit, a_hold, a_resolution, audited, opened, run
 from moonpool.errors import Problem
+from moonpool.later import drive
 from moonpool.state.base import Store
 from moonpool.words import Account, Usage
 
@@ -380,6 +381,33 @@ def test_currencies_are_apart(backend: str, tmp_path: Path) -> None:
         await store.stop()
 
     run(walk())
+
+
+def test_what_is_resolved_as_the_books_close_is_written(backend: str, tmp_path: Path) -> None:
+    """A hold that becomes durable while the store stops, and is resolved by whoever waited for it in the same moment,
+    is no open hold at the next start: a request that comes in the last moment of a server is booked like any other."""
+
+    async def walk() -> None:
+        store = await opened(backend, tmp_path)
+
+        async def request() -> None:
+            assert await store.books.hold(a_hold("late", 5)) == "held"
+            store.books.resolve(a_resolution("late", "voided"))
+
+        drive(request(), _raise)
+        await store.stop()
+        store = await opened(backend, tmp_path)
+        assert await store.books.recover(50.0) == 0
+        assert await _counts(store) == {"holds": 1, "voided": 1, "prompt_miss": 3, "prompt_hit": 2, "completion": 5} | {
+            "reasoning": 1
+        }
+        await store.stop()
+
+    run(walk())
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def test_stopping_writes_what_is_pending(backend: str, tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ from moonpool.state.base import (
 )
 from moonpool.state.booking import Booked
 from moonpool.state.file import SqliteDatabase
-from moonpool.state.groupcommit import Batch, Conflict, write
-from moonpool.state.tally import TOTALS, Changed, Entry, Tally
+from moonpool.state.groupcommit import Batch, Conflict, both, tell, write
+from moonpool.state.tally import TOTALS, Entry, Tally
 from moonpool.state.thread import WriterThread, storage_problem
 from moonpool.words import Account
 
@@ -303,7 +303,8 @@ class SqliteBooks:
             self._closing.set(False)
 
     def _done(self, batch: Batch, _: Any, error: Exception | None) -> None:
-        """After a transaction: hand over the next one first, then answer whoever waited."""
+        """After a transaction: hand over the next one first, then answer whoever waited. The other way round at the
+        end: whose hold became durable just then may resolve it in the same breath, and that is to be written too."""
         if isinstance(error, Conflict):
             self._conflicted(batch, error.ids)
             return
@@ -315,21 +316,18 @@ class SqliteBooks:
         known = self._tally.open
         for entry in batch.resolved:
             del known[entry.hold.id]
+        if self._closing is not None:
+            tell(batch)
+            self._flush()
+            return
         following = self._batch
-        if following.held or following.booked or self._closing is not None:
+        if following.held or following.booked:
             self._flush()
         else:
             self._idle = True
             if (following.resolved or following.progress) and not self._timer:
                 self._wait_for_company()
-        for entry in batch.held:
-            if entry.answer is not None:
-                entry.answer.set("held")
-        for entry in batch.resolved:
-            if entry.answered is not None:
-                entry.answered.set("resolved")
-        for booked in batch.booked:
-            booked.answer.set(None)
+        tell(batch)
 
     def _failed(self, batch: Batch, error: Exception) -> None:
         """Nothing of `batch` was written: keep its resolutions (with their holds, where those are in it too), answer
@@ -337,7 +335,7 @@ class SqliteBooks:
         self.trouble = f"The ledger cannot be written ({type(error).__name__}: {error})."
         following = self._batch
         kept = Batch()
-        kept.dirty = _both(batch, following)
+        kept.dirty = both(batch, following)
         self._collect(kept)
         refused: list[Later[Any]] = []
         for entry in batch.held + following.held:
@@ -362,7 +360,7 @@ class SqliteBooks:
         """Nothing of `batch` was written, because some ids had been used before this process began: again without."""
         following = self._batch
         again = Batch()
-        again.dirty = _both(batch, following)
+        again.dirty = both(batch, following)
         self._collect(again)
         repeated = [entry for entry in batch.held if entry.hold.id in ids]
         answered = []
@@ -388,12 +386,3 @@ class SqliteBooks:
 
 def _is_held(hold_id: str, database: SqliteDatabase) -> bool:
     return database.cursor.execute("SELECT 1 FROM holds WHERE id = ?", (hold_id,)).fetchone() is not None
-
-
-def _both(one: Batch, other: Batch) -> Changed:
-    """What either of them changes."""
-    return Changed(
-        one.dirty.funds | other.dirty.funds,
-        one.dirty.holdings | other.dirty.holdings,
-        one.dirty.spent | other.dirty.spent,
-    )

@@ -42,6 +42,27 @@ class Batch:
         return not (self.held or self.resolved or self.booked or self.progress)
 
 
+def tell(batch: Batch) -> None:
+    """Answer whoever waited for a batch that is durable."""
+    for entry in batch.held:
+        if entry.answer is not None:
+            entry.answer.set("held")
+    for entry in batch.resolved:
+        if entry.answered is not None:
+            entry.answered.set("resolved")
+    for booked in batch.booked:
+        booked.answer.set(None)
+
+
+def both(one: Batch, other: Batch) -> Changed:
+    """What either of them changes."""
+    return Changed(
+        one.dirty.funds | other.dirty.funds,
+        one.dirty.holdings | other.dirty.holdings,
+        one.dirty.spent | other.dirty.spent,
+    )
+
+
 class Conflict(Exception):
     """Some holds of a batch have ids that the database knows already. Nothing was written."""
 

@@ -244,14 +244,20 @@ class PgBooks:
             self._closing.set(False)
 
     def _done(self, batch: list[Ask], _: Any, error: Exception | None) -> None:
-        """After a transaction: hand over the next one first, then answer whoever waited."""
+        """After a transaction: hand over the next one first, then answer whoever waited. The other way round at the
+        end: whose hold became durable just then may resolve it in the same breath, and that is to be written too."""
         if error is not None:
             self._failed(batch, error)
             return
         self._pause_s = 0.0
         self.trouble = None
         self._void_doubtful()
-        if self._closing is not None or any(not isinstance(ask.what, Resolution) for ask in self._asks):
+        if self._closing is not None:
+            for ask in batch:
+                _tell(ask)
+            self._flush()
+            return
+        if any(not isinstance(ask.what, Resolution) for ask in self._asks):
             self._flush()
         else:
             self._idle = True
