@@ -24,11 +24,10 @@ class Services:
             self._postgres = Postgres(durable=True)
             self._valkey = valkey_server()
             self._redis = self._valkey.__enter__()
-        self.store = self._postgres.url(self._postgres.empty())
+        self.store = self._postgres.empty()
         self.limits = self._redis.url
 
     def pids(self) -> dict[str, int]:
-        assert self._redis.pid is not None
         return {"postgres": self._postgres.pid, "redis": self._redis.pid}
 
     def stop(self) -> None:

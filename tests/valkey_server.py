@@ -36,6 +36,11 @@ class ValkeyServer:
                 return
         raise AssertionError("the server of the limits did not start")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
