@@ -484,9 +484,13 @@ class Served:
     def path(self) -> Path:
         return self.home / "moonpool.db"
 
+    def program(self) -> list[str]:
+        """What Python runs: the command line that an operator uses."""
+        return ["-m", "moonpool", "serve"]
+
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "moonpool", "serve", "--home", str(self.home), "--config", str(self.config),
+            sys.executable, *self.program(), "--home", str(self.home), "--config", str(self.config),
             "--port", "0", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env={"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)},
         )  # fmt: skip
@@ -518,8 +522,8 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(folder: Path, base_url: str, **options: Any) -> AsyncIterator[Served]:
-    server = Served(folder, base_url, **options)
+async def served(folder: Path, base_url: str, *, made: Served | None = None, **options: Any) -> AsyncIterator[Served]:
+    server = made or Served(folder, base_url, **options)
     await server.start()
     try:
         yield server
