@@ -19,8 +19,9 @@ from faults.disk import Disk, Nth, broken
 from moonpool.errors import Problem
 from moonpool.ledger.keys import digest
 from moonpool.state import books, keystore
+from moonpool.state.base import Progress
 from moonpool.state.sqlite import SqliteStore
-from moonpool.words import Key
+from moonpool.words import Key, Price, Usage
 
 
 async def _opened(path: Path, disk: Disk) -> SqliteStore:
@@ -329,3 +330,30 @@ def test_last_uses_are_written_now_and_then(tmp_path: Path, monkeypatch: pytest.
         await store.stop()
 
     run(walk())
+
+
+def test_progress_outlives_a_fault(tmp_path: Path) -> None:
+    """How far a stream has come, noted while nothing can be written, is written when the disk is back, once each: a
+    process that is killed then leaves it to be charged, though the stream has said nothing since."""
+
+    async def walk() -> None:
+        disk = Disk()
+        store = await _opened(tmp_path / "m.db", disk)
+        for name in ("a", "b"):
+            await store.books.hold(a_hold(name, 10))
+        disk.fail = lambda text: broken()
+        for tokens in (3, 7):
+            rows = [Progress(name, Usage(tokens), tokens, 0, "a-host", "CNY", Price(1), 5.0) for name in ("a", "b")]
+            store.books.progress(rows)
+            assert await _refused(store.books.hold(a_hold("refused", 10)))
+        ended = store.books.resolve(a_resolution("b", owed_pico=9))
+        disk.fail = lambda text: None
+        assert await ended == "resolved"
+        await store.stop()
+        store = await _opened(tmp_path / "m.db", Disk())
+        assert await store.books.recover(9.0) == 1
+        assert (await store.books.balance("credit")).post_paid_pico == -7 - 9  # type: ignore[union-attr]
+        await store.stop()
+
+    run(walk())
+    assert audit(tmp_path / "m.db") == []

@@ -330,8 +330,8 @@ class SqliteBooks:
         tell(batch)
 
     def _failed(self, batch: Batch, error: Exception) -> None:
-        """Nothing of `batch` was written: keep its resolutions (with their holds, where those are in it too), answer
-        everybody else who waits, and try again after a pause."""
+        """Nothing of `batch` was written: keep its resolutions (with their holds, where those are in it too) and how
+        far streams have come, answer everybody else who waits, and try again after a pause."""
         self.trouble = f"The ledger cannot be written ({type(error).__name__}: {error})."
         following = self._batch
         kept = Batch()
@@ -347,6 +347,9 @@ class SqliteBooks:
             else:
                 kept.held.append(entry)
         kept.resolved = batch.resolved + following.resolved
+        alive = {entry.seq for entry in self._tally.open.values()}
+        known = dict(batch.progress + following.progress)  # the newest of each
+        kept.progress = [(seq, row) for seq, row in known.items() if seq in alive]
         for booked in reversed(batch.booked + following.booked):
             booked.undo()
             refused.append(booked.answer)
