@@ -67,6 +67,7 @@ class Purse:
     topped_up: int = 0
     post_paid: int = 0
     off: set[str] = field(default_factory=set)
+    switched: dict[str, float] = field(default_factory=dict)
     hour: int = -1
 
 
@@ -199,6 +200,17 @@ class Model:
                 purse.topped_up -= 1
             else:
                 purse.post_paid -= 1
+
+    def switch(self, account: str, product: str, on: bool, now: float) -> str:
+        """Once an hour at most; to leave a switch as it is is no change."""
+        purse = self.purses[account]
+        if on == (product not in purse.off):
+            return "switched"
+        if now < purse.switched.get(product, 0.0) + 3600.0:
+            return "rate"
+        purse.switched[product] = now
+        purse.off ^= {product}
+        return "switched"
 
     def settle(self, now: float) -> int:
         count = 0

@@ -137,6 +137,14 @@ RULES = {
         restart                          -> 2         : 0 84 0 0 p=2/0
         posted a 9+9+9                   -> exists    : 0 84 0 0 p=2/0
     """,
+    "what a killed stream owes goes on credit where there is credit": """
+        as hourly
+        topped_up d 3                    -> deposited : 0 3 0 0
+        hold a 9                         -> held      : 0 3 0 9
+        known a 1+0+1                    -> known     : 0 3 0 9
+        restart                          -> 1         : 0 0 -4 0
+        hold b 9                         -> held      : 0 0 -4 9
+    """,
     "what was known counts for nothing once a request has ended": """
         topped_up d 100                  -> deposited : 0 100 0 0
         hold a 50                        -> held      : 0 100 0 50

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from conformance.backends import STORES, a_deposit, audited
 from conformance.books_model import Bundle, Model, Purse, Spending
+from moonpool.errors import Problem
 from moonpool.ledger.funds import Pack
 from moonpool.state.base import Hold, Progress, Resolution, Store
 from moonpool.words import Account, Limits, Price, Usage
@@ -60,15 +61,9 @@ _ASKED = st.builds(
 _CREDIT = {"acme": None, "credit": -1, "hourly": 30}
 
 
-def _account(name: str, off: set[str]) -> Account:
+def _account(name: str) -> Account:
     credit = _CREDIT[name]
-    return Account(
-        name,
-        name.title(),
-        credit is not None,
-        credit_pico=None if credit in {None, -1} else credit,
-        products_off=frozenset(off),
-    )
+    return Account(name, name.title(), credit is not None, credit_pico=None if credit in {None, -1} else credit)
 
 
 class _Machine(RuleBasedStateMachine):
@@ -86,8 +81,8 @@ class _Machine(RuleBasedStateMachine):
     async def opened(self) -> Store:
         store = STORES[self.backend](self.folder)
         await store.start()
-        for name, purse in self.model.purses.items():
-            await store.keys.save_account(_account(name, purse.off))
+        for name in _CREDIT:
+            await store.keys.save_account(_account(name))
         return store
 
     def wait(self, work: Any) -> Any:
@@ -205,11 +200,15 @@ class _Machine(RuleBasedStateMachine):
         self.settle()
         assert self.wait(self.store.books.settle_hours(self.now)) == self.model.settle(self.now)
 
-    @rule(account=_ACCOUNTS, product=_PRODUCTS)
-    def switch(self, account: str, product: str) -> None:
-        off = self.model.purses[account].off
-        off ^= {product}
-        self.wait(self.store.keys.save_account(_account(account, off)))
+    @rule(account=_ACCOUNTS, product=_PRODUCTS, on=st.booleans())
+    def switch(self, account: str, product: str, on: bool) -> None:
+        expected = self.model.switch(account, product, on, self.now)
+        try:
+            self.wait(self.store.keys.switch_product(account, product, on, self.now))
+        except Problem as problem:
+            assert (problem.code, expected) == ("account.rate", "rate")  # noqa: PT017 - either way is right at times
+        else:
+            assert expected == "switched"
 
     @rule()
     def expire(self) -> None:

@@ -88,7 +88,7 @@ def run(point: str) -> None:
     pulse.PULSE_S = 0.05  # type: ignore[misc]
     tasks, crash = [], Crash(point)
 
-    def open_store(settings: Settings) -> SqliteStore:
+    def open_store(settings: Settings, environ: object = None) -> SqliteStore:
         return SqliteStore(settings.store_path(), connection_class=crash.connection_class())
 
     start = app.App.start

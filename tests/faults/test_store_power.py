@@ -18,7 +18,7 @@ from faults.auditor import audit, written
 from faults.vfs import FULL, IOERR_FSYNC, IOERR_READ, IOERR_WRITE, Log, lay, watched
 from moonpool.errors import Problem
 from moonpool.ledger.funds import Pack
-from moonpool.state import thread
+from moonpool.state import file
 from moonpool.state.base import Hold, Progress
 from moonpool.state.sqlite import SqliteStore
 from moonpool.words import Limits, Price, Usage
@@ -174,13 +174,13 @@ def test_without_full_synchronisation_a_power_cut_does_lose_them(
 ) -> None:
     """Case 50, the other way round: with synchronous = NORMAL the same cuts lose acknowledged settlements (and no more
     than that: the books stay sound). So the cuts above can find what they look for."""
-    pragmas = [text.replace("= FULL", "= NORMAL") for text in thread._PRAGMAS]
-    assert tuple(pragmas) != thread._PRAGMAS
+    pragmas = [text.replace("= FULL", "= NORMAL") for text in file._PRAGMAS]
+    assert tuple(pragmas) != file._PRAGMAS
     folder = tmp_path / "life"
     folder.mkdir()
     _first_start(folder)
     with monkeypatch.context() as patched, watched(folder) as log:
-        patched.setattr(thread, "_PRAGMAS", tuple(pragmas))
+        patched.setattr(file, "_PRAGMAS", tuple(pragmas))
         told = Told(log)
         run(life(folder / "m.db", log, told))
     lost = 0

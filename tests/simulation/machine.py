@@ -19,7 +19,8 @@ from typing import Any
 from faults.stage import DONE, MODEL, ROLE, event, last, whole_body
 from moonpool.errors import Problem
 from moonpool.later import Later
-from moonpool.state.thread import Database, Done, _into
+from moonpool.state.file import SqliteDatabase
+from moonpool.state.thread import Done, _into
 from moonpool.words import Host, Outbound
 
 TEXT = "abcdefgh " * 4
@@ -115,8 +116,8 @@ class Disk:
             self.connection.rollback()
 
 
-class _Opened(Database):
-    """The product's own Database, over a connection that is there already."""
+class _Opened(SqliteDatabase):
+    """The product's own, over a connection that is there already."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection

@@ -67,8 +67,8 @@ class SqliteStore(SqlStore):
             if isinstance(error, OSError):
                 raise Problem("platform.storage", f"{self._path} cannot be opened ({error}).") from error
             raise
-        self._books.start(memory)
         self._take(loaded)
+        self._books.start(memory)  # whose open holds may use credit, the accounts say
 
     async def stop(self) -> None:
         try:
