@@ -251,9 +251,11 @@ class Harm:
 
 @dataclass
 class FaultProxy:
-    """A TCP proxy to `target`. `up` harms what the client sends, `down` what it receives."""
+    """A TCP proxy to `target`, a port or the path of a UNIX socket. `up` harms what the client sends, `down` what it
+    receives. All of it at once can be cut (connections end, new ones too), stalled (they stay, and say nothing), and
+    healed (what was stalled comes late, as after a cable was plugged in again)."""
 
-    target: tuple[str, int]
+    target: tuple[str, int] | str
     up: Harm = field(default_factory=Harm)
     down: Harm = field(default_factory=Harm)
     host: str = "127.0.0.1"
@@ -262,9 +264,24 @@ class FaultProxy:
 
     async def __aenter__(self) -> FaultProxy:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_cut = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._server = await asyncio.start_server(self._serve, self.host, self.port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
+
+    def cut(self) -> None:
+        self._is_cut = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    def stall(self) -> None:
+        self._flowing.clear()
+
+    def heal(self) -> None:
+        self._is_cut = False
+        self._flowing.set()
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
@@ -281,7 +298,12 @@ class FaultProxy:
         there: asyncio.StreamWriter | None = None
         pumps: list[asyncio.Task[None]] = []
         try:
-            source, there = await asyncio.open_connection(*self.target)
+            if self._is_cut:
+                raise Gone
+            if isinstance(self.target, str):
+                source, there = await asyncio.open_unix_connection(self.target)
+            else:
+                source, there = await asyncio.open_connection(*self.target)
             pumps = [
                 asyncio.ensure_future(self._pump(reader, there, writer, self.up, number)),
                 asyncio.ensure_future(self._pump(source, writer, there, self.down, number)),
@@ -312,6 +334,7 @@ class FaultProxy:
         chance = random.Random(f"{harm.seed} {number}")
         passed = 0
         while data := await source.read(harm.slice_bytes):
+            await self._flowing.wait()
             delay_s = (
                 harm.latency_s + chance.uniform(-harm.jitter_s, harm.jitter_s) if harm.each or passed == 0 else 0.0
             )
