@@ -1,8 +1,8 @@
 """Several machines in small: `moonpool serve` processes over one real PostgreSQL and one real Redis, each reaching them
 by proxies of its own that can be cut and stalled, before a host that keeps its own record.
 
-`cluster(folder)` starts it and ends everything, by id, whatever happened. `Host` is the witness: what it was asked, what
-it counted for each, and how much of each account ran at once.
+`cluster(folder)` starts it and ends everything, by id, whatever happened. `Host` is the witness: what it was asked,
+what it counted for each, and how much of each account ran at once.
 """
 
 from __future__ import annotations
@@ -157,6 +157,7 @@ class Node(Served):
         return self.process is not None and self.process.returncode is None
 
     async def kill(self) -> None:
+        self.port = 0  # it may be another program's soon
         self.signal(signal.SIGKILL)
         await self.ended()
 
@@ -188,6 +189,8 @@ class Cluster:
 
     async def admin(self, node: Node, method: str, path: str, body: object = None) -> AdminAnswer:
         """Raises OSError or ValueError where no answer came, TimeoutError where none came in time."""
+        if not self.token:
+            await self._first_token()
         async with asyncio.timeout(ASK_S):
             return await call(node.port, method, "/admin/v1" + path, body, self.token)
 
@@ -217,16 +220,16 @@ class Cluster:
 
     async def _first_token(self) -> None:
         """As an operator gets it, by commands."""
-        for more in (("users", "create", "operator", "--operator"), ("tokens", "create", "operator", "--json")):
-            self.token = json.loads(await self._command(*more) or "{}").get("token", "")
+        await self._command("users", "create", "operator", "--operator")
+        self.token = (await self._command("tokens", "create", "operator"))["token"]
 
-    async def _command(self, *more: str) -> bytes:
+    async def _command(self, *more: str) -> Any:
         node = self.nodes[0]
-        where = ("--home", str(node.home), "--config", str(node.config))
+        where = ("--json", "--home", str(node.home), "--config", str(node.config))
         done = await asyncio.create_subprocess_exec(*MOONPOOL, *more, *where, stdout=asyncio.subprocess.PIPE)
         out, _ = await done.communicate()
         assert done.returncode == 0, out
-        return out if "--json" in more else b""
+        return json.loads(out)
 
 
 @contextlib.asynccontextmanager
@@ -244,8 +247,8 @@ async def cluster(folder: Path, host: Host, accounts: str, count: int = 2) -> As
             node = Node(folder / f"node{number}", upstream.base_url, accounts, database, limits)
             node.configure(urlsplit(address).path.strip("/"), upstream.base_url)
             here.nodes.append(node)
-            await node.start()
-        await here._first_token()
+        # All at once: they declare the same accounts together.
+        await asyncio.gather(*(node.start() for node in here.nodes))
         yield here
 
 

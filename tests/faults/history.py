@@ -18,14 +18,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from faults.cluster import ASK_S, Cluster, Node, asks, eventually, usage_of
+from faults.cluster import ASK_S, PIECES, Cluster, Node, asks, eventually, usage_of
 
 ACCOUNTS = ("acme", "poor")
 LIMIT = 4
-DEPOSIT = "0.004"
-DEPOSIT_PICO = 4 * 10**9
-GIFT = {"fund": "granted", "amount": "0.002", "currency": "CNY"}
-GIFT_PICO = 2 * 10**9
+DEPOSIT = "0.00005"
+DEPOSIT_PICO = 5 * 10**7
+GIFT = {"fund": "granted", "amount": "0.0005", "currency": "CNY"}
 KNOWN_S = 1.0
 """So long after it was answered a change holds on all nodes."""
 CODES = 40
@@ -77,9 +76,9 @@ class Work:
             (10, self._hang_up, "hang up"),
             (8, self._deposit, "deposit"),
             (8, self._redeem, "redeem"),
-            (5, self._make_key, "make key"),
-            (5, self._delete_key, "delete key"),
-            (10, self._use_key, "use key"),
+            (4, self._make_key, "make key"),
+            (3, self._delete_key, "delete key"),
+            (12, self._use_key, "use key"),
         ]
         count = 0
         while not self.over:
@@ -91,9 +90,9 @@ class Work:
             try:
                 async with asyncio.timeout(ASK_S):
                     await act(chance, op)
-            except ConnectionRefusedError:
+            except (ConnectionRefusedError, LookupError):  # nobody was asked
                 op.outcome = "failed"
-            except (OSError, EOFError, TimeoutError, ValueError, IndexError):
+            except (OSError, EOFError, TimeoutError, ValueError):
                 op.outcome = "unknown"
             op.ended_at = time.monotonic()
 
@@ -120,7 +119,9 @@ class Work:
         try:
             op.status = await client.head()
             op.id = client.fields["x-request-id"]
-            if op.status == 200 and chance.random() < 0.5:
+            if op.status != 200:
+                op.outcome = "failed"
+            elif chance.random() < 0.5:
                 await client.until(b"word0")
         finally:
             client.reset()
@@ -157,13 +158,17 @@ class Work:
     async def _delete_key(self, chance: random.Random, op: Op) -> None:
         key = chance.choice([each for each in self.keys if not each.asked_to_delete])
         op.name, key.asked_to_delete = key.id, True
+        op.at = time.monotonic()
         await self._change(op, "DELETE", f"/keys/{key.id}")
         if op.outcome == "ok":
             key.deleted_at = time.monotonic()
+        elif op.status == 404 and op.at > key.made_at + KNOWN_S:
+            op.what = "delete live key"
 
     async def _use_key(self, chance: random.Random, op: Op) -> None:
         """One that is known to all, or that nobody may know any more."""
-        key = chance.choice(self.keys)
+        live = [each for each in self.keys if not each.asked_to_delete]
+        key = chance.choice(live if chance.random() < 0.5 else self.keys)
         alive, op.at = not key.asked_to_delete, time.monotonic()
         dead = op.at > key.deleted_at + KNOWN_S
         await self._whole(chance, op, key.text, stream=chance.random() < 0.5)
@@ -178,7 +183,8 @@ class Work:
         """One harm after the other, each for a while that the clients' work measures."""
         chance = random.Random(f"{self.seed} nemesis")
         begun = time.monotonic()
-        harms = ["kill", "stop", "cut database", "stall database", "cut limits", "stall limits", "cut both"]
+        harms = ["kill", "stop", "cut both"]
+        harms += [f"{how} {what}" for how in ("cut", "stall", "mute") for what in ("database", "limits")]
         while time.monotonic() < begun + for_s:
             turn = chance.sample(harms, len(harms))
             for harm in turn:
@@ -186,17 +192,18 @@ class Work:
                     break
                 node = chance.choice(self.here.nodes)
                 self.harmed.append(f"{time.monotonic() - begun:.1f} s {harm} {node.folder.name}")
-                await self._harm(harm, node)
-                await self._pass(chance.randint(20, 60), chance.uniform(0.5, 3.0))
+                await self._harm(harm, node, chance.randint(1, 6))
+                await self._pass(chance.randint(20, 100), chance.uniform(0.5, 3.5))
                 await self.heal(node)
-                await self._pass(chance.randint(20, 60), chance.uniform(0.2, 2.0))
+                await self._pass(chance.randint(10, 40), chance.uniform(0.2, 1.0))
 
-    async def _pass(self, ops: int, within_s: float) -> None:
-        """Until clients have done so much more, or could not."""
-        goal, deadline = len(self.ops) + ops, time.monotonic() + within_s
-        await eventually(lambda: len(self.ops) >= goal or time.monotonic() > deadline, "time passes")
+    async def _pass(self, dispatches: int, within_s: float) -> None:
+        """Until the host was asked so much more, or nobody could."""
+        asked, deadline = self.here.host.dispatches, time.monotonic() + within_s
+        goal = len(asked) + dispatches
+        await eventually(lambda: len(asked) >= goal or time.monotonic() > deadline, "time passes")
 
-    async def _harm(self, harm: str, node: Node) -> None:
+    async def _harm(self, harm: str, node: Node, pieces: int) -> None:
         if harm == "kill":
             self.kills.append((node, time.monotonic()))
             await node.kill()
@@ -206,7 +213,10 @@ class Work:
             return
         how, what = harm.split(" ")
         for link in (node.database, node.limits) if what == "both" else (getattr(node, what),):
-            (link.cut if how == "cut" else link.stall)()
+            if how == "mute":
+                link.mute(pieces)
+            else:
+                (link.cut if how == "cut" else link.stall)()
 
     async def heal(self, node: Node) -> None:
         node.database.heal()
@@ -252,7 +262,7 @@ def _of_requests(work: Work) -> list[str]:
     exact = {}
     for hold, (kind, prompt, completion, estimated, owed) in rows.items():
         if kind == "posted" and not estimated:
-            number = (prompt - 1) * 60 + completion - 1
+            number = (prompt - 1) * PIECES + completion - 1
             if number in exact:
                 found.append(f"dispatch {number} was booked for {exact[number]} and {hold}")
             exact[number] = hold
@@ -323,4 +333,5 @@ def _of_money(work: Work) -> list[str]:
 
 def _of_keys(work: Work) -> list[str]:
     found = [f"a deleted key was served: {op}" for op in work.ops if op.what == "use dead key" and op.status == 200]
-    return found + [f"a key is not known: {op}" for op in work.ops if op.what == "use live key" and op.status == 401]
+    unknown = {("use live key", 401), ("delete live key", 404)}
+    return found + [f"a key is not known: {op}" for op in work.ops if (op.what, op.status) in unknown]

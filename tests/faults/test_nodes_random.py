@@ -23,9 +23,9 @@ _ACCOUNT = '[[accounts]]\nname = "{0}"\nkeys = ["key-of-{0}"]\npost_paid = false
 
 def test_whatever_happens(tmp_path: Path) -> None:
     """Case 192: 8 clients chat, stream, hang up, pay in, redeem codes, make, use and delete keys at random, while nodes
-    are killed, stopped, and cut off from PostgreSQL, Redis or both. Healed, both serve again without help; the books are
-    sound; each dispatch has its one record; no money came twice or went; no deleted key was let in; no more ran at once
-    than the limits allow, and as much as they allow runs again."""
+    are killed, stopped, and cut off from PostgreSQL, Redis or both. Healed, both serve again without help; the books
+    are sound; each dispatch has its one record; no money came twice or went; no deleted key was let in; no more ran at
+    once than the limits allow, and as much as they allow runs again."""
 
     async def run() -> None:
         pace = random.Random(SEED)
@@ -56,7 +56,7 @@ def test_whatever_happens(tmp_path: Path) -> None:
 
 async def _prepared(here: Cluster) -> list[str]:
     """Some money, and codes."""
-    for name, amount in zip(ACCOUNTS, ("100", "0.01"), strict=True):
+    for name, amount in zip(ACCOUNTS, ("100", "0.005"), strict=True):
         body = {"fund": "topped_up", "amount": amount, "currency": "CNY", "id": f"first.{name}"}
         assert (await here.admin(here.nodes[0], "POST", f"/accounts/{name}/deposits", body)).status < 300
     made = await here.admin(here.nodes[0], "POST", "/codes", {"gift": GIFT, "count": CODES})

@@ -252,8 +252,9 @@ class Harm:
 @dataclass
 class FaultProxy:
     """A TCP proxy to `target`, a port or the path of a UNIX socket. `up` harms what the client sends, `down` what it
-    receives. All of it at once can be cut (connections end, new ones too), stalled (they stay, and say nothing), and
-    healed (what was stalled comes late, as after a cable was plugged in again)."""
+    receives. All of it at once can be cut (connections end, new ones too), stalled (they stay, and say nothing), or
+    muted (what is asked arrives, what is answered is lost), and healed (what was stalled comes late, as after a cable
+    was plugged in again; what was mute has ended)."""
 
     target: tuple[str, int] | str
     up: Harm = field(default_factory=Harm)
@@ -264,35 +265,48 @@ class FaultProxy:
 
     async def __aenter__(self) -> FaultProxy:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._passing: set[asyncio.Task[None]] = set()
         self._is_cut = False
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._flows_up, self._flows_down = asyncio.Event(), asyncio.Event()
+        self._mute_in = -1
+        self.heal()
         self._server = await asyncio.start_server(self._serve, self.host, self.port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def cut(self) -> None:
         self._is_cut = True
-        for task in list(self._tasks):
-            task.cancel()
+        self._end()
 
     def stall(self) -> None:
-        self._flowing.clear()
+        self._flows_up.clear()
+        self._flows_down.clear()
+
+    def mute(self, pieces: int = 1) -> None:
+        """So many more pieces are asked before no answer comes any more."""
+        self._mute_in = pieces
 
     def heal(self) -> None:
-        self._is_cut = False
-        self._flowing.set()
+        if self._mute_in == 0:
+            self._end()
+        self._is_cut, self._mute_in = False, -1
+        self._flows_up.set()
+        self._flows_down.set()
+
+    def _end(self) -> None:
+        for task in self._passing:
+            task.cancel()
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
+        self._end()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._passing.add(task)
         number = self.connections
         self.connections += 1
         there: asyncio.StreamWriter | None = None
@@ -305,13 +319,14 @@ class FaultProxy:
             else:
                 source, there = await asyncio.open_connection(*self.target)
             pumps = [
-                asyncio.ensure_future(self._pump(reader, there, writer, self.up, number)),
-                asyncio.ensure_future(self._pump(source, writer, there, self.down, number)),
+                asyncio.ensure_future(self._pump(reader, there, writer, self.up, self._flows_up, number)),
+                asyncio.ensure_future(self._pump(source, writer, there, self.down, self._flows_down, number)),
             ]
             await asyncio.gather(*pumps)
         except (Gone, OSError, asyncio.CancelledError):
             pass
         finally:
+            self._passing.discard(task)  # it ends already, and has to come to its end
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
@@ -328,13 +343,18 @@ class FaultProxy:
         sink: asyncio.StreamWriter,
         back: asyncio.StreamWriter,
         harm: Harm,
+        flows: asyncio.Event,
         number: int,
     ) -> None:
         """Bytes from `source` to `sink`; `back` leads to whoever sends."""
         chance = random.Random(f"{harm.seed} {number}")
         passed = 0
         while data := await source.read(harm.slice_bytes):
-            await self._flowing.wait()
+            await flows.wait()
+            if self._mute_in > 0 and flows is self._flows_up:
+                self._mute_in -= 1
+                if self._mute_in == 0:
+                    self._flows_down.clear()
             delay_s = (
                 harm.latency_s + chance.uniform(-harm.jitter_s, harm.jitter_s) if harm.each or passed == 0 else 0.0
             )

@@ -1,4 +1,4 @@
-"""Which faults of hosts, networks and keys are tested, and does each still have its test? Cases are those of the
+"""Which faults of hosts, networks, keys and nodes are tested, and does each still have its test? Cases are those of the
 reliability notes, by number; a test says in its docstring which it plays (`case 14`, `cases 16 to 18`, `cases 27, 35
 and 36`)."""
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tidy.tree import ROOT, functions, name, python
 
-CASES = (*range(14, 48), *range(98, 101), *range(102, 109))
-"""Faults of the host are 14 to 40, of the network 41 to 47; keys are 98 to 108 (101 is about several nodes)."""
+CASES = (*range(14, 48), 70, 79, 93, *range(98, 101), *range(102, 109), 192, 193, 195)
+"""Faults of the host are 14 to 40, of the network 41 to 47; keys are 98 to 108; the others are about several nodes."""
 
 _CASES = re.compile(r"\bcases?\s+(\d+(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s+to\s+|\s*-\s*)\d+)*)", re.IGNORECASE)
 _RANGE = re.compile(r"(\d+)\s*(?:to|-)\s*(\d+)")
