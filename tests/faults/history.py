@@ -183,7 +183,8 @@ class Work:
         """One harm after the other, each for a while that the clients' work measures."""
         chance = random.Random(f"{self.seed} nemesis")
         begun = time.monotonic()
-        harms = ["kill", "stop", "cut both"]
+        # Whether it was written, when the answer is lost, is the hardest thing to know.
+        harms = ["kill", "stop", "cut both", "mute database", "mute database"]
         harms += [f"{how} {what}" for how in ("cut", "stall", "mute") for what in ("database", "limits")]
         while time.monotonic() < begun + for_s:
             turn = chance.sample(harms, len(harms))
