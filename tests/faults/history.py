@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from faults.cluster import ASK_S, PIECES, Cluster, Node, asks, eventually, usage_of
+from faults.stage import MODEL
 
 ACCOUNTS = ("acme", "poor")
 LIMIT = 4
@@ -184,7 +185,7 @@ class Work:
         chance = random.Random(f"{self.seed} nemesis")
         begun = time.monotonic()
         # Whether it was written, when the answer is lost, is the hardest thing to know.
-        harms = ["kill", "stop", "cut both", "mute database", "mute database"]
+        harms = ["kill", "stop", "cut both", "mute database"]
         harms += [f"{how} {what}" for how in ("cut", "stall", "mute") for what in ("database", "limits")]
         while time.monotonic() < begun + for_s:
             turn = chance.sample(harms, len(harms))
@@ -193,7 +194,7 @@ class Work:
                     break
                 node = chance.choice(self.here.nodes)
                 self.harmed.append(f"{time.monotonic() - begun:.1f} s {harm} {node.folder.name}")
-                await self._harm(harm, node, chance.randint(1, 6))
+                await self._harm(harm, node)
                 await self._pass(chance.randint(20, 100), chance.uniform(0.5, 3.5))
                 await self.heal(node)
                 await self._pass(chance.randint(10, 40), chance.uniform(0.2, 1.0))
@@ -204,7 +205,7 @@ class Work:
         goal = len(asked) + dispatches
         await eventually(lambda: len(asked) >= goal or time.monotonic() > deadline, "time passes")
 
-    async def _harm(self, harm: str, node: Node, pieces: int) -> None:
+    async def _harm(self, harm: str, node: Node) -> None:
         if harm == "kill":
             self.kills.append((node, time.monotonic()))
             await node.kill()
@@ -215,7 +216,8 @@ class Work:
         how, what = harm.split(" ")
         for link in (node.database, node.limits) if what == "both" else (getattr(node, what),):
             if how == "mute":
-                link.mute(pieces)
+                # The name of the model is written with each hold and each end of one, and read with none.
+                link.mute(MODEL.encode() if link is node.database else b"")
             else:
                 (link.cut if how == "cut" else link.stall)()
 

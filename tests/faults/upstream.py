@@ -268,7 +268,8 @@ class FaultProxy:
         self._passing: set[asyncio.Task[None]] = set()
         self._is_cut = False
         self._flows_up, self._flows_down = asyncio.Event(), asyncio.Event()
-        self._mute_in = -1
+        self._mute_at: bytes | None = None
+        self._is_mute = False
         self.heal()
         self._server = await asyncio.start_server(self._serve, self.host, self.port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -282,14 +283,14 @@ class FaultProxy:
         self._flows_up.clear()
         self._flows_down.clear()
 
-    def mute(self, pieces: int = 1) -> None:
-        """So many more pieces are asked before no answer comes any more."""
-        self._mute_in = pieces
+    def mute(self, at: bytes = b"") -> None:
+        """No answer comes any more, from that on to the next piece with `at` in it."""
+        self._mute_at = at
 
     def heal(self) -> None:
-        if self._mute_in == 0:
+        if self._is_mute:
             self._end()
-        self._is_cut, self._mute_in = False, -1
+        self._is_cut, self._is_mute, self._mute_at = False, False, None
         self._flows_up.set()
         self._flows_down.set()
 
@@ -351,10 +352,9 @@ class FaultProxy:
         passed = 0
         while data := await source.read(harm.slice_bytes):
             await flows.wait()
-            if self._mute_in > 0 and flows is self._flows_up:
-                self._mute_in -= 1
-                if self._mute_in == 0:
-                    self._flows_down.clear()
+            if self._mute_at is not None and self._mute_at in data and flows is self._flows_up:
+                self._is_mute = True
+                self._flows_down.clear()
             delay_s = (
                 harm.latency_s + chance.uniform(-harm.jitter_s, harm.jitter_s) if harm.each or passed == 0 else 0.0
             )
