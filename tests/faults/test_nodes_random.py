@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 
 from faults.auditor import audit_at
-from faults.cluster import Cluster, Host, cluster, eventually, stop
+from faults.cluster import Cluster, Host, Node, cluster, eventually, stop
 from faults.history import ACCOUNTS, CODES, GIFT, LIMIT, Work, wrong
 
 SEED = int(os.environ.get("MOONPOOL_TEST_NODES_SEED", "192"))
@@ -36,6 +36,7 @@ def test_whatever_happens(tmp_path: Path) -> None:
             clients = [asyncio.ensure_future(work.client(number)) for number in range(_CLIENTS)]
             await work.nemesis(FOR_S)
             work.over = True
+            print(f"seed {SEED}", *work.harmed, sep="\n")
             await asyncio.gather(*clients)
             peak = dict(host.peak)
             for node in here.nodes:
@@ -48,7 +49,7 @@ def test_whatever_happens(tmp_path: Path) -> None:
             # A node that lost the store runs what it ran, and its share; the other all that the store allows.
             found += [f"{count} of {name} ran at once" for name, count in peak.items() if count > 2 * LIMIT]
             done = Counter((op.what, op.outcome, op.status) for op in work.ops)
-            assert not found, "\n".join([*found[:20], f"seed {SEED}", *work.harmed, *map(str, sorted(done.items()))])
+            assert not found, "\n".join([*found[:20], *map(str, sorted(done.items()))])
             assert {op.outcome for op in work.ops} == {"ok", "failed", "unknown"}
 
     uvloop.run(run())
@@ -67,16 +68,15 @@ async def _prepared(here: Cluster) -> list[str]:
 async def _recovered(here: Cluster) -> None:
     """Without help: both serve, nothing is open, and of many streams exactly as many run as may."""
     for node in here.nodes:
-        await eventually(lambda node=node: _serves(here, node), "it serves again", 30)  # type: ignore[misc]
+        await eventually(lambda node=node: _serves(node), "it serves again", 30)  # type: ignore[misc]
     await eventually(lambda: here.open_holds() == 0, "what dead nodes left open is ended", 30)
     here.host.gate = asyncio.Event()
     await eventually(lambda: _exact(here), "the limit is exact again", 30)
     here.host.gate.set()
 
 
-async def _serves(here: Cluster, node: object) -> bool:
-    (found,) = [each for each in here.nodes if each is node]
-    return await found.status("acme/after") == 200
+async def _serves(node: Node) -> bool:
+    return await node.status("acme/after") == 200
 
 
 async def _exact(here: Cluster) -> bool:
