@@ -152,7 +152,7 @@ PARTS: dict[str, Callable[[App], None]] = {
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_broken_part_is_a_500(tmp_path: Path, name: str, stream: bool) -> None:
-    """Whatever part of the platform raises before an answer began: 500, and what was held is void."""
+    """Case 71: whatever part of the platform raises before an answer began: 500, and what was held is void."""
     got, path = ends_well(tmp_path, PARTS[name], chat(stream))
     assert (got.status, got.error["code"]) == (500, "internal_error")
     assert [record.kind for record in records(path)][:-1] in ([], ["voided"])

@@ -171,7 +171,7 @@ def test_resolved_while_its_hold_failed(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """A full database refuses holds until there is room again; resolutions are kept meanwhile."""
+    """Case 49: a full database refuses holds until there is room again; resolutions are kept meanwhile."""
 
     async def walk() -> None:
         disk = Disk()
@@ -195,7 +195,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_the_system_refuses_to_write(tmp_path: Path) -> None:
-    """Writes that the operating system refuses: holds are refused, resolutions wait, and are written afterwards."""
+    """Case 55: what the operating system does not write: holds are refused, resolutions are written afterwards."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("store_full.py")), str(tmp_path / "m.db")],
         capture_output=True,
@@ -211,8 +211,8 @@ def test_the_system_refuses_to_write(tmp_path: Path) -> None:
 
 
 def test_a_foreign_lock(tmp_path: Path) -> None:
-    """While another program holds the write lock a request waits a second at most, the loop not at all; afterwards
-    all is well again."""
+    """Case 54: while another program holds the write lock a request waits a second at most, the loop not at all;
+    afterwards all is well again."""
 
     async def walk() -> None:
         store = await _opened(tmp_path / "m.db", Disk())
@@ -245,7 +245,7 @@ def test_a_foreign_lock(tmp_path: Path) -> None:
 
 
 def test_a_slow_disk(tmp_path: Path) -> None:
-    """While one commit takes its time everything that comes is collected, and one commit makes all of it durable."""
+    """Case 62: while a commit takes its time what comes is collected, and one commit makes all of it durable."""
 
     async def walk() -> None:
         disk = Disk()

@@ -396,7 +396,7 @@ def test_usage_and_models(home: Path) -> None:
 
 
 def test_two_servers_in_one_home(home: Path) -> None:
-    """A second server in the same home is refused with a sentence, and the first goes on."""
+    """Case 75: a second server in the same home is refused with a sentence, and the first goes on."""
     with serving(home) as server:
         second = moonpool(home, "serve", "--port", "0", "--no-pull")
         assert second.returncode == 1

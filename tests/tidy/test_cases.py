@@ -9,10 +9,25 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from tidy.tree import ROOT, functions, name, python
+from tidy.tree import ROOT, functions, name, python, tree
 
-CASES = (*range(14, 48), 70, 79, 93, *range(98, 101), *range(102, 109), 192, 193, 195)
-"""Faults of the host are 14 to 40, of the network 41 to 47; keys are 98 to 108; the others are about several nodes."""
+NOT_PLAYED = {
+    13: "needs packets that are dropped; a client that is gone is found out by its silence in other tests",
+    51: "a damaged file is not looked for at start; SQLite's own check runs in the auditor after every case",
+    52: "a lost write-ahead log is the operating system's to protect",
+    53: "one connection writes and checkpoints, so the race cannot be; two processes are refused (case 75)",
+    73: "memory limits of the system; what is kept is bounded everywhere",
+    74: "no watchdog of the event loop yet",
+    76: "no hand-over between an old and a new process; nodes are replaced one by one",
+    89: "content review is not there yet",
+    90: "content review is not there yet",
+    194: "there is one version so far",
+}
+"""Why no test plays them. A case that gets its test leaves this table."""
+
+CASES = tuple(case for case in (*range(1, 115), *range(192, 196)) if case not in NOT_PLAYED)
+"""Faults of clients are 1 to 13, of hosts 14 to 40, of the network 41 to 47, of storage 48 to 64, of processes 65 to
+76, of money 77 to 97, of keys 98 to 108, between tenants 109 to 114, of many machines 192 to 195."""
 
 _CASES = re.compile(r"\bcases?\s+(\d+(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s+to\s+|\s*-\s*)\d+)*)", re.IGNORECASE)
 _RANGE = re.compile(r"(\d+)\s*(?:to|-)\s*(\d+)")
@@ -30,14 +45,29 @@ def cases(text: str) -> set[int]:
 
 
 def played() -> dict[int, list[str]]:
-    """Case -> the tests that play it."""
+    """Case -> the tests that play it: by their docstrings, or as the name of a rule in a table of rules."""
     found: dict[int, list[str]] = defaultdict(list)
-    for path in python(ROOT / "tests" / "faults"):
+    for path in python(ROOT / "tests"):
         for function in functions(path):
             if function.name.startswith("test_") and _runs(path, function):
                 for case in cases(ast.get_docstring(function) or ""):
                     found[case].append(f"{name(path)}:{function.name}")
+        for rule in _rules(path):
+            for case in cases(rule):
+                found[case].append(f"{name(path)}:{rule}")
     return found
+
+
+def _rules(path: Path) -> list[str]:
+    """The names in the table RULES of a module, if it has one."""
+    for node in tree(path).body if path.name.startswith("test_") else ():
+        if (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) == "RULES"
+            and isinstance(node.value, ast.Dict)
+        ):
+            return [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
+    return []
 
 
 def _runs(path: Path, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -49,7 +79,8 @@ def test_every_case_has_its_test() -> None:
     """None of them can be dropped in silence: each is named by a test that runs."""
     there = played()
     missing = [case for case in CASES if case not in there]
-    assert not missing, f"no test in tests/faults says in its docstring that it plays case {missing}"
+    assert not missing, f"no test says in its docstring that it plays case {missing}"
+    assert not set(NOT_PLAYED) & set(there), "a case of NOT_PLAYED has a test"
 
 
 def test_numbers_are_read_as_they_are_written() -> None:
