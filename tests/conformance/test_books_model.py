@@ -182,7 +182,7 @@ class _Machine(RuleBasedStateMachine):
         self.settle()  # only of a hold that is durable can there be progress
         for name in names:
             hold = self.model.holds.get(name)
-            if hold is not None and hold.ended is None:
+            if hold is not None and hold.mine and hold.ended is None:
                 hold.known = known
         rows = [Progress(name, usage, known.owed, 1, "a-host", "CNY", _price(known), self.now) for name in names]
 

@@ -316,7 +316,7 @@ async def _full(here: Cluster, node: Node) -> bool:
 
 
 def test_a_node_that_is_killed(tmp_path: Path) -> None:
-    """Case 195: three nodes and one that comes back look for what a killed one left open, all at once: each hold is
+    """Case 195: the survivor and the node that comes back look for what a killed one left open, at once: each hold is
     resolved once, with what its stream was known to have come to."""
 
     async def act(here: Cluster) -> None:

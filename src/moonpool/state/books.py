@@ -147,7 +147,7 @@ class SqliteBooks:
         known = self._tally.open
         for row in rows:
             entry = known.get(row.hold_id)
-            if entry is not None and entry.resolution is None:
+            if entry is not None and entry.mine and entry.resolution is None:
                 entry.progress = row
                 self._batch.progress.append((entry.seq, row))
         if self._batch.progress and self._idle and not self._timer:
