@@ -8,15 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from conformance.backends import POSTPAID, a_deposit, a_hold, a_resolution, run
+from conformance.backends import POSTPAID, PREPAID, a_deposit, a_hold, a_resolution, run
 from faults.auditor import audit, written
 from faults.disk import Disk, Nth, broken
 from moonpool.errors import Problem
+from moonpool.ledger.funds import Pack
 from moonpool.ledger.keys import digest
 from moonpool.state import books, keystore
 from moonpool.state.base import Progress
@@ -357,3 +360,81 @@ def test_progress_outlives_a_fault(tmp_path: Path) -> None:
 
     run(walk())
     assert audit(tmp_path / "m.db") == []
+
+
+def _answer_nothing_after_commit(disk: Disk, landed: bool) -> None:
+    """From the next COMMIT on, which is done or not, every statement fails."""
+    over = [False]
+
+    def before(text: str) -> Exception | None:
+        over[0] = over[0] or (text == "COMMIT" and not landed)
+        return broken() if over[0] else None
+
+    def after(text: str) -> Exception | None:
+        over[0] = over[0] or text == "COMMIT"
+        return broken() if over[0] else None
+
+    disk.fail, disk.fail_after = before, after
+
+
+@pytest.mark.parametrize("landed", [True, False], ids=["written", "not written"])
+def test_a_commit_whose_end_nobody_knows(landed: bool, tmp_path: Path) -> None:
+    """Case 48, twice in a row: COMMIT reports an error, and then the disk answers nothing for a while. Whoever waits is
+    refused; once it answers, the books hold what the file holds. What was written all the same counts: a hold that
+    nobody used is voided, a deposit and a pack are there once and can be spent, an hour is settled once."""
+
+    async def walk() -> None:
+        disk = Disk()
+        store = await _opened(tmp_path / "m.db", disk)
+        await store.keys.save_account(PREPAID)
+        books = store.books
+        await books.hold(a_hold("used", 10))
+        await books.resolve(a_resolution("used", owed_pico=4))
+        pack = Pack("p", "acme", "paid", "", "tokens", 9, "", 1.0, 99.0)
+        asked: list[Callable[[], Any]] = [
+            lambda: books.hold(a_hold("lost", 10)),
+            lambda: books.settle_hours(7200.0),
+            lambda: _booked(books.deposit(a_deposit("d", 50)), disk, landed),
+            lambda: _booked(books.add_pack(pack), disk, landed),
+        ]
+        for at, ask in enumerate(asked):
+            if at < 2:
+                _answer_nothing_after_commit(disk, landed)
+            assert await _refused(ask())
+            assert await _refused(books.hold(a_hold(f"meanwhile{at}", 10)))
+            assert store.trouble() is not None
+            disk.fail = disk.fail_after = lambda text: None
+            # The first that comes may still be told of the trouble.
+            answers = [await _refused(books.hold(a_hold(f"afterwards{at}", 10))) for _ in range(2)]
+            assert False in answers
+            assert await books.resolve(a_resolution(f"afterwards{at}", "voided")) == "resolved"
+        assert store.trouble() is None
+        assert (await books.totals())["open"] == 0
+        assert await books.deposit(a_deposit("d", 50)) == ("exists" if landed else "deposited")
+        assert await books.add_pack(pack) == ("exists" if landed else "deposited")
+        assert [each.pack.id for each in await books.packs("acme", 2.0)] == ["p"]
+        assert await books.settle_hours(7300.0) == (0 if landed else 1)
+        assert await books.hold(replace(a_hold("more", 59, "acme"), tokens=59, token_pico=1)) == "held"
+        assert (await books.balance("acme")).held_pico == 59 - 9  # type: ignore[union-attr]
+        await books.resolve(a_resolution("more"))
+        await store.stop()
+
+    run(walk())
+    assert audit(tmp_path / "m.db") == []
+    ids, resolved = written(tmp_path / "m.db")
+    assert ids == set(resolved)
+    assert ("lost" in ids) == landed
+
+
+async def _booked(work: Any, disk: Disk, landed: bool) -> Any:
+    """A booking first looks whether it came before; then the disk goes."""
+    asked = [0]
+
+    def note(text: str) -> Exception | None:
+        asked[0] += text.startswith("SELECT")
+        if asked[0] == 1:
+            _answer_nothing_after_commit(disk, landed)
+        return None
+
+    disk.fail_after = note
+    return await work

@@ -21,15 +21,20 @@ from moonpool.state.base import Deposit
 from moonpool.state.tally import Tally
 
 
+def _nothing() -> None:
+    pass
+
+
 class Booked(Struct, gc=False, eq=False):
-    """Something that is not durable yet: its row of `table`, its transfer, how to take it back in memory, and who waits
-    for it."""
+    """Something that is not durable yet: its row of `table`, its transfer, how to take it back in memory, who waits for
+    it, and what happens in memory once it is durable."""
 
     table: str
     values: tuple[Any, ...]
     transfer: Transfer
     undo: Callable[[], None]
     answer: Later[None]
+    landed: Callable[[], None] = _nothing
 
 
 def deposit(tally: Tally, seq: int, wanted: Deposit) -> Booked:
@@ -55,7 +60,7 @@ def pack(tally: Tally, seq: int, wanted: Pack) -> tuple[Booked, Holding]:
     def undo() -> None:
         tally.dirty.holdings.discard(holding)
 
-    return Booked("packs", (seq, *astuple(wanted)), transfer, undo, Later()), holding
+    return Booked("packs", (seq, *astuple(wanted)), transfer, undo, Later(), partial(tally.own, holding)), holding
 
 
 def settlements(tally: Tally, settled: dict[tuple[str, str], int], now: float) -> list[tuple[tuple[str, str], Booked]]:
@@ -71,5 +76,6 @@ def settlements(tally: Tally, settled: dict[tuple[str, str], int], now: float) -
         tally.seq += 1
         values = (tally.seq, *place, hour, amount, now)
         transfer = entries.settled(funds.account, amount, funds.currency)
-        booked.append((place, Booked("settlements", values, transfer, partial(tally.settle, funds, -amount), Later())))
+        undo, landed = partial(tally.settle, funds, -amount), partial(settled.__setitem__, place, hour)
+        booked.append((place, Booked("settlements", values, transfer, undo, Later(), landed)))
     return booked

@@ -38,7 +38,8 @@ from moonpool.state.base import (
 )
 from moonpool.state.booking import Booked
 from moonpool.state.file import SqliteDatabase
-from moonpool.state.groupcommit import Batch, Conflict, both, tell, write
+from moonpool.state.groupcommit import Batch, Conflict, Doubt, has_landed, tell, write
+from moonpool.state.setbacks import doubted, kept, unused, without
 from moonpool.state.tally import TOTALS, Entry, Tally
 from moonpool.state.thread import WriterThread, storage_problem
 from moonpool.words import Account
@@ -168,17 +169,10 @@ class SqliteBooks:
         return await self._book(tables.deposits, deposit.id, deposit.account, book)
 
     async def add_pack(self, pack: Pack) -> Deposited:
-        holdings = []
-
         def book(seq: int) -> Booked:
-            booked, holding = booking.pack(self._tally, seq, pack)
-            holdings.append(holding)
-            return booked
+            return booking.pack(self._tally, seq, pack)[0]
 
-        answer = await self._book(tables.packs, pack.id, pack.account, book)
-        for holding in holdings:
-            self._tally.own(holding)
-        return answer
+        return await self._book(tables.packs, pack.id, pack.account, book)
 
     async def packs(self, account: str, now: float) -> list[PackBalance]:
         return [
@@ -193,9 +187,8 @@ class SqliteBooks:
             self._batch.booked += (each for _, each in booked)
             if booked:
                 self._wake()
-            for place, each in booked:
+            for _, each in booked:
                 await each.answer
-                self._settled[place] = each.values[3]
             return len(booked)
 
     def balance(self, account: str, currency: str | None = None) -> Later[Balance | None]:
@@ -306,7 +299,14 @@ class SqliteBooks:
         """After a transaction: hand over the next one first, then answer whoever waited. The other way round at the
         end: whose hold became durable just then may resolve it in the same breath, and that is to be written too."""
         if isinstance(error, Conflict):
-            self._conflicted(batch, error.ids)
+            again, refused = without(self._tally, batch, self._batch, error.ids)
+            self._batch = again
+            self._flush()
+            for later in refused:
+                later.set("exists")
+            return
+        if isinstance(error, Doubt):
+            self._doubted(batch, error.error)
             return
         if error is not None:
             self._failed(batch, error)
@@ -330,61 +330,38 @@ class SqliteBooks:
         tell(batch)
 
     def _failed(self, batch: Batch, error: Exception) -> None:
-        """Nothing of `batch` was written: keep its resolutions (with their holds, where those are in it too) and how
-        far streams have come, answer everybody else who waits, and try again after a pause."""
-        self.trouble = f"The ledger cannot be written ({type(error).__name__}: {error})."
-        following = self._batch
-        kept = Batch()
-        kept.dirty = both(batch, following)
-        self._collect(kept)
-        refused: list[Later[Any]] = []
-        for entry in batch.held + following.held:
-            if entry.answer is not None:
-                refused.append(entry.answer)
-                entry.answer = None
-            if entry.resolution is None:
-                self._tally.undo_hold(entry)
-            else:
-                kept.held.append(entry)
-        kept.resolved = batch.resolved + following.resolved
-        alive = {entry.seq for entry in self._tally.open.values()}
-        known = dict(batch.progress + following.progress)  # the newest of each
-        kept.progress = [(seq, row) for seq, row in known.items() if seq in alive]
-        for booked in reversed(batch.booked + following.booked):
-            booked.undo()
-            refused.append(booked.answer)
-        if not self._closed:
-            self._pause_s = min(max(2 * self._pause_s, RETRY_FIRST_S), RETRY_MAX_S)
-            self._loop.call_later(self._pause_s, self._flush)
+        """Nothing of `batch` was written: what must be written is tried again after a pause."""
+        self._batch, refused = kept(self._tally, batch, self._batch)
+        self._later(self._flush, error)
         for later in refused:
             later.fail(storage_problem(error))
 
-    def _conflicted(self, batch: Batch, ids: set[str]) -> None:
-        """Nothing of `batch` was written, because some ids had been used before this process began: again without."""
-        following = self._batch
-        again = Batch()
-        again.dirty = both(batch, following)
-        self._collect(again)
-        repeated = [entry for entry in batch.held if entry.hold.id in ids]
-        answered = []
-        for entry in repeated:
-            if entry.resolution is not None:
-                self._tally.undo_resolution(entry)
-                answered.append(entry.answered)
-                entry.answered = None
-            self._tally.undo_hold(entry)
-        gone = set(map(id, repeated))
-        again.held = [entry for entry in batch.held if id(entry) not in gone] + following.held
-        again.resolved = [entry for entry in batch.resolved + following.resolved if id(entry) not in gone]
-        again.booked = batch.booked + following.booked
-        again.progress = batch.progress + following.progress
-        self._flush()
-        for entry in repeated:
-            if entry.answer is not None:
-                entry.answer.set("exists")
-        for waiting in answered:
-            if waiting is not None:
-                waiting.set("exists")
+    def _doubted(self, batch: Batch, error: Exception) -> None:
+        """Nobody knows whether `batch` was written, so nothing of it is undone and nothing else is written: the
+        database is asked until it says so. Whoever waits is refused."""
+        self._batch, refused = kept(self._tally, Batch(), self._batch)
+        refused += doubted(batch)
+        ask = partial(has_landed, commit=batch.commit)
+        self._later(lambda: self._thread.submit(ask, partial(self._known, batch, error)), error)
+        for later in refused:
+            later.fail(storage_problem(error))
+
+    def _known(self, batch: Batch, error: Exception, written: bool, trouble: Exception | None) -> None:
+        if trouble is not None:
+            self._doubted(batch, error)
+        elif not written:
+            self._failed(batch, error)
+        else:
+            for resolution in unused(batch):
+                self.resolve(resolution)
+            self._done(batch, None, None)
+
+    def _later(self, do: Callable[[], Any], error: Exception) -> None:
+        """After a pause, which grows."""
+        self.trouble = f"The ledger cannot be written ({type(error).__name__}: {error})."
+        if not self._closed:
+            self._pause_s = min(max(2 * self._pause_s, RETRY_FIRST_S), RETRY_MAX_S)
+            self._loop.call_later(self._pause_s, do)
 
 
 def _is_held(hold_id: str, database: SqliteDatabase) -> bool:

@@ -44,6 +44,8 @@ class Batch:
 
 def tell(batch: Batch) -> None:
     """Answer whoever waited for a batch that is durable."""
+    for booked in batch.booked:
+        booked.landed()
     for entry in batch.held:
         if entry.answer is not None:
             entry.answer.set("held")
@@ -69,6 +71,14 @@ class Conflict(Exception):
     def __init__(self, ids: set[str]) -> None:
         super().__init__(f"{len(ids)} ids are taken")
         self.ids = ids
+
+
+class Doubt(Exception):
+    """COMMIT reported `error`, and the database does not say whether the batch was written all the same."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Insert:
@@ -108,21 +118,28 @@ _FORGET: Final = "DELETE FROM progress WHERE hold_seq = ?"
 
 
 def write(database: SqliteDatabase, batch: Batch) -> None:
-    """Make a batch durable, whole or not at all. Raises Conflict, or what SQLite raises."""
-    cursor = database.cursor
+    """Make a batch durable, whole or not at all. Raises Conflict, Doubt, or what SQLite raises."""
+    cursor, committing = database.cursor, False
     try:
         cursor.execute("BEGIN IMMEDIATE")
         _write(cursor, batch)
         cursor.execute(_TOTALS, batch.totals)
+        committing = True
         cursor.execute("COMMIT")
     except sqlite3.Error as error:
-        database.rest()
-        if isinstance(error, sqlite3.IntegrityError):
+        rests = database.rest()
+        if committing:
+            try:
+                if not rests:
+                    raise
+                if has_landed(database, batch.commit):
+                    return
+            except sqlite3.Error:
+                raise Doubt(error) from error
+        elif isinstance(error, sqlite3.IntegrityError):
             taken = _taken(cursor, [entry.hold.id for entry in batch.held])
             if taken:
                 raise Conflict(taken) from None
-        elif _landed(cursor, batch.commit):
-            return
         raise
     database.commits += 1
     database.rows += len(batch.held) + len(batch.resolved)
@@ -159,10 +176,8 @@ def _taken(cursor: sqlite3.Cursor, ids: list[str]) -> set[str]:
     return {row[0] for row in found if row is not None}
 
 
-def _landed(cursor: sqlite3.Cursor, commit: int) -> bool:
-    """Is a commit that reported an error durable all the same? The database itself is asked, where it still answers."""
-    try:
-        row = cursor.execute("SELECT commits FROM totals WHERE id = 1").fetchone()
-    except sqlite3.Error:
-        return False
+def has_landed(database: SqliteDatabase, commit: int) -> bool:
+    """Is a commit that reported an error durable all the same? The database itself is asked; raises what SQLite raises
+    where it does not answer."""
+    row = database.cursor.execute("SELECT commits FROM totals WHERE id = 1").fetchone()
     return row is not None and row[0] == commit
