@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import Engine
+
 from faults.stage import DONE, MODEL, ROLE, event, last, whole_body
 from moonpool.errors import Problem
 from moonpool.later import Later
@@ -85,6 +87,7 @@ class Disk:
         self.sick: Callable[[str, bool], Exception | None] = lambda text, ran: None
         self.dies: Callable[[str], bool] = lambda text: False
         self.slow_s = 0.0
+        self.engine: Engine | None = None
         disk = self
 
         class Cursor(sqlite3.Cursor):
@@ -119,10 +122,11 @@ class Disk:
 class _Opened(SqliteDatabase):
     """The product's own, over a connection that is there already."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-        self.cursor = connection.cursor()
-        self._engine = None
+    def __init__(self, disk: Disk) -> None:
+        self.connection = disk.connection
+        self.cursor = disk.connection.cursor()
+        self._engine = disk.engine  # what it has compiled outlives a process here: that is slow
+        disk.engine = self.engine
         self.commits = self.rows = 0
 
     def checkpoint(self, mode: str = "PASSIVE") -> None:
@@ -144,7 +148,7 @@ class SimulatedThread:
         self._closed = False
 
     async def start(self) -> None:
-        self._database = _Opened(self._disk.connection)
+        self._database = _Opened(self._disk)
 
     def submit(self, work: Callable[[Any], Any], done: Done) -> None:
         if self._closed:

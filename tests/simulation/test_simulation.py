@@ -46,9 +46,9 @@ def test_simulated_days(first: int, image: bytes, tmp_path: Path) -> None:
             seen[what] = seen.get(what, 0) + count
     print(seen)
     if len(SEEDS) >= EACH:
-        assert seen["crashes"] > EACH / 2
-        assert min(seen[kind] for kind in ("posted", "voided", "recovered", "refused by the disk")) > EACH
-        assert min(seen[f"status {status}"] for status in (200, 401, 402, 429, 503)) > 5
+        assert seen["crashes"] > EACH
+        assert min(seen[kind] for kind in ("posted", "voided", "recovered")) > EACH
+        assert min(seen[f"status {status}"] for status in (200, 401, 402, 429, 502, 503)) > 5, seen
 
 
 def test_a_seed_tells_the_same_story_twice(image: bytes, tmp_path: Path) -> None:

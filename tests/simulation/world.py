@@ -42,10 +42,10 @@ PRODUCTS = ("deepseek-chat", "another")
 # name -> post-paid, credit, at once, what is there at first, the key's limit of a day
 ACCOUNTS: dict[str, tuple[bool, int | None, int, int, int | None]] = {
     "credit": (True, None, 3, 0, None),
-    "hourly": (True, YUAN // 50, 4, YUAN // 100, None),
+    "hourly": (True, YUAN // 2000, 4, YUAN // 1000, None),
     "ample": (False, None, 2, 100 * YUAN, None),
-    "poor": (False, None, 5, YUAN // 30, None),
-    "limited": (False, None, 3, 10 * YUAN, YUAN // 20),
+    "poor": (False, None, 5, YUAN // 200, None),
+    "limited": (False, None, 3, 10 * YUAN, YUAN // 120),
     "packs": (False, None, 3, YUAN // 20, None),
 }
 
@@ -241,7 +241,8 @@ class World:
             began = self.now.at
             step = 1
             if not (house.platform.active or self.running):
-                step = every - turn % every + (59 * every if self.next_at > began + 2 * 60 * every else 0)
+                minutes = int(max(0.0, min(60.0, (self.next_at - began) // 60.0) - 2.0))
+                step = every - turn % every + minutes * every
             self.wake = self.loop.create_future()
             timer = self.loop.call_later(step * pulse.PULSE_S, _wake, self.wake)
             await self.wake
@@ -386,7 +387,8 @@ class World:
             name = f"{day}-{number}"
             if kind == "deposit":
                 fund: Any = chance.choice(("granted", "topped_up"))
-                deposit = Deposit(f"d{name}", account, fund, chance.randrange(1, YUAN // 10), "CNY", "", at)
+                amount = chance.randrange(1, YUAN // 500)
+                deposit = Deposit(f"d{name}", account, fund, amount, "CNY", "", at)
                 self.deposits[deposit.id] = deposit
                 found.append((at, partial(self._begin, partial(self._deposit, deposit))))
             elif kind == "pack":
