@@ -56,7 +56,7 @@ nightly: environment-test  ## The long proofs, for hours: 1,000 kills, 5,000 see
 
 coverage: environment-test  ## Branch coverage of the ledger and the limiter by their own tests; fails below 100 %
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run --branch -m pytest -q -p no:cacheprovider tests/unit/ledger tests/unit/state tests/conformance
+	@$(BIN)/python -m coverage run --branch -m pytest -q -p no:cacheprovider tests/unit/ledger tests/unit/state tests/conformance tests/faults/test_limits_store.py tests/faults/test_whole_reading.py
 	@$(BIN)/python -m coverage report --show-missing --fail-under 100 --include '$(COVERED)'
 
 chart: environment-test  ## Lint and render deploy/chart with Helm itself, which is installed into .venv for that (75 MB)

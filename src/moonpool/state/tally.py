@@ -129,10 +129,6 @@ class Tally:
         holdings.append(holding)
         holdings.sort(key=funds.rank)
 
-    def disown(self, holding: Holding) -> None:
-        del self._packs[holding.pack.id]
-        self.holdings[holding.pack.account].remove(holding)
-
     def take_over(self, entry: Entry) -> None:
         """An open hold that is not of this process; what it sets aside is counted already."""
         self.open[entry.hold.id] = entry
