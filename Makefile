@@ -25,8 +25,7 @@ HELM ?= 0.2.2
 KILLS ?= 1000
 SEEDS ?= 5000
 SEED ?= $(shell date +%s)
-STATE := src/moonpool/state
-COVERED := src/moonpool/ledger/*,$(STATE)/tally.py,$(STATE)/booking.py,$(STATE)/rows.py,$(STATE)/reading.py,$(STATE)/memory.py,$(STATE)/asks.py
+MUTANTS ?= 200
 
 .PHONY: help install serve test recipe chart nightly coverage check fmt bench docs locks clean environment-test node-test weights
 
@@ -48,16 +47,15 @@ recipe: environment-test  ## Compare with DeepSeek's own library, which is insta
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: deepseek-recipe==$(RECIPE)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/conformance/test_recipe_*.py
 
-nightly: environment-test  ## The long proofs, for hours: 1,000 kills, 5,000 seeds of simulated days, ten minutes of two nodes harmed at random
+nightly: environment-test  ## The long proofs, for hours: 1,000 kills, 5,000 seeds of simulated days, ten minutes of two nodes harmed at random, mutants
 	@seed=$(SEED); echo "seed $$seed"; \
 	SEED=$$seed KILLS=$(KILLS) $(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/faults/test_whole_kills.py && \
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -n $(JOBS) $(PYTEST_ARGS) tests/simulation && \
-	MOONPOOL_TEST_NODES_SEED=$$seed MOONPOOL_TEST_NODES_S=600 $(BIN)/python -m pytest -q --timeout 1200 $(PYTEST_ARGS) tests/faults/test_nodes_random.py
+	MOONPOOL_TEST_NODES_SEED=$$seed MOONPOOL_TEST_NODES_S=600 $(BIN)/python -m pytest -q --timeout 1200 $(PYTEST_ARGS) tests/faults/test_nodes_random.py && \
+	$(BIN)/python tests/proofs/mutants.py --seed $$seed --count $(MUTANTS) --least 90
 
 coverage: environment-test  ## Branch coverage of the ledger and the limiter by their own tests; fails below 100 %
-	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run --branch -m pytest -q -p no:cacheprovider tests/unit/ledger tests/unit/state tests/conformance tests/faults/test_limits_store.py tests/faults/test_whole_reading.py
-	@$(BIN)/python -m coverage report --show-missing --fail-under 100 --include '$(COVERED)'
+	@sh tests/proofs/coverage.sh
 
 chart: environment-test  ## Lint and render deploy/chart with Helm itself, which is installed into .venv for that (75 MB)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: helm-python-sdk==$(HELM)
