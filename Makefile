@@ -50,7 +50,7 @@ recipe: environment-test  ## Compare with DeepSeek's own library, which is insta
 nightly: environment-test  ## The long proofs, for hours: 1,000 kills, 5,000 seeds of simulated days, ten minutes of two nodes harmed at random, mutants
 	@seed=$(SEED); echo "seed $$seed"; \
 	SEED=$$seed KILLS=$(KILLS) $(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/faults/test_whole_kills.py && \
-	SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -n $(JOBS) $(PYTEST_ARGS) tests/simulation && \
+	SEED= FIRST=$$seed SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -n $(JOBS) $(PYTEST_ARGS) tests/simulation && \
 	MOONPOOL_TEST_NODES_SEED=$$seed MOONPOOL_TEST_NODES_S=600 $(BIN)/python -m pytest -q --timeout 1200 $(PYTEST_ARGS) tests/faults/test_nodes_random.py && \
 	$(BIN)/python tests/proofs/mutants.py --seed $$seed --count $(MUTANTS) --least 90
 

@@ -11,9 +11,10 @@ export COVERAGE_FILE
 trap 'rm -rf "$(dirname "$COVERAGE_FILE")"' EXIT
 
 .venv/bin/python -m coverage run --branch --source=moonpool.ledger,moonpool.state -m pytest -x \
-    tests/unit/ledger tests/unit/state tests/unit/relay/test_limits.py tests/conformance/test_books.py tests/conformance/test_books_rules.py \
+    tests/unit/ledger tests/unit/state tests/unit/relay/test_limits.py \
+    tests/conformance/test_books.py tests/conformance/test_books_rules.py \
     tests/conformance/test_books_funds.py tests/conformance/test_limiter.py tests/conformance/test_keys.py \
-    tests/faults/test_store_disk.py tests/faults/test_limits_store.py
+    tests/faults/test_store_disk.py tests/faults/test_limits_store.py -k "not first_start"
 
 of=src/moonpool/state
 echo "The books' transactions, for information:"

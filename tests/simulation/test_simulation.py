@@ -12,7 +12,8 @@ import pytest
 from simulation.judge import JudgedWorld, furnish
 
 SEED = os.environ.get("SEED", "")
-SEEDS = [int(SEED)] if SEED else list(range(int(os.environ.get("SEEDS", "200"))))
+FIRST = int(os.environ.get("FIRST", "0"))
+SEEDS = [int(SEED)] if SEED else list(range(FIRST, FIRST + int(os.environ.get("SEEDS", "200"))))
 DAYS = int(os.environ.get("DAYS", "2"))
 EACH = 25
 
