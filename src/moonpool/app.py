@@ -157,7 +157,9 @@ class App:
             people=self.store.people,
             office=self.store.office,
             vault=self.store.vault,
-            limiter=open_limiter(settings.limits, lambda lost: lose(self.platform, lost), journal.note),
+            limiter=open_limiter(
+                settings.limits, settings.limits_call_s, lambda lost: lose(self.platform, lost), journal.note
+            ),
             fleet=Fleet(settings.routing, time.monotonic, journal.note),
             meters=Meters(),
             journal=journal,

@@ -170,6 +170,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Annotated[
         str, _of("Where limits are kept: memory:// of this process, or valkey://HOST:PORT/DB (redis://, unix://).")
     ] = "memory://"
+    limits_call_s: Annotated[
+        float, _of("Seconds a call of that store may take; one that takes longer is lost.", gt=0)
+    ] = 0.1
     edge: Edge = Edge()
     streams: Streams = Streams()
     routing: Routing = Routing()

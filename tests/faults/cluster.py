@@ -124,10 +124,10 @@ class Node(Served):
         self._accounts = accounts
         self._reading: asyncio.Task[None] | None = None
 
-    def configure(self, name: str, base_url: str) -> None:
+    def configure(self, name: str, base_url: str, call_s: float) -> None:
         store = f"postgresql://moonpool@127.0.0.1:{self.database.port}/{name}?sslmode=disable&gssencmode=disable"
         self.config.write_text(
-            f'store = "{store}"\nlimits = "redis://127.0.0.1:{self.limits.port}/0"\n'
+            f'store = "{store}"\nlimits = "redis://127.0.0.1:{self.limits.port}/0"\nlimits_call_s = {call_s}\n'
             "[embedded]\nenabled = false\n[edge]\ndrain_s = 1.0\n[log]\nrequests = false\n"
             '[streams]\ncontinuation = "off"\n'
             f'[hosts.mine]\nbase_url = "{base_url}"\ndialect = "deepseek"\napi_key = "{HOST_KEY}"\n'
@@ -233,8 +233,11 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def cluster(folder: Path, host: Host, accounts: str, count: int = 2) -> AsyncIterator[Cluster]:
-    """`accounts`: as they are declared in each node's file."""
+async def cluster(
+    folder: Path, host: Host, accounts: str, count: int = 2, call_s: float = 0.1
+) -> AsyncIterator[Cluster]:
+    """`accounts`: as they are declared in each node's file; `call_s`: how long the limits may take: longer than
+    usual where a test is not about that and the machine may be busy."""
     address = server().fresh()
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(valkey_server())
@@ -245,7 +248,7 @@ async def cluster(folder: Path, host: Host, accounts: str, count: int = 2) -> As
             database = await stack.enter_async_context(FaultProxy(f"{server().folder}/.s.PGSQL.5432"))
             limits = await stack.enter_async_context(FaultProxy(f"{store.folder}/s"))
             node = Node(folder / f"node{number}", upstream.base_url, accounts, database, limits)
-            node.configure(urlsplit(address).path.strip("/"), upstream.base_url)
+            node.configure(urlsplit(address).path.strip("/"), upstream.base_url, call_s)
             here.nodes.append(node)
         # All at once: they declare the same accounts together.
         await asyncio.gather(*(node.start() for node in here.nodes))

@@ -20,13 +20,20 @@ from faults.stage import Client
 _ACME = '[[accounts]]\nname = "acme"\nkeys = ["key-of-acme"]\npost_paid = true\nconcurrency = {}\n'
 
 
-def _play(folder: Path, act: Callable[[Cluster], Awaitable[Any]], *, concurrency: int, stopped: bool = True) -> Host:
+def _play(
+    folder: Path,
+    act: Callable[[Cluster], Awaitable[Any]],
+    *,
+    concurrency: int,
+    stopped: bool = True,
+    call_s: float = 0.1,
+) -> Host:
     """Run `act` with an account `acme` on credit; then the ledger is sound, and nothing of it is open."""
 
     async def run() -> Host:
         host = Host()
         host.gate = asyncio.Event()
-        async with cluster(folder, host, _ACME.format(concurrency)) as here:
+        async with cluster(folder, host, _ACME.format(concurrency), call_s=call_s) as here:
             await act(here)
             for client in here.clients:
                 client.reset()
@@ -77,7 +84,7 @@ def test_three_hundred_at_once(tmp_path: Path) -> None:
             await eventually(lambda: here.open_holds() == 0, "all is booked")
         assert _kinds(here) == {("posted", "stop"): 200}
 
-    host = _play(tmp_path, act, concurrency=100)
+    host = _play(tmp_path, act, concurrency=100, call_s=10)
     assert host.peak["acme"] == 100
     assert len(host.dispatches) == 200
 

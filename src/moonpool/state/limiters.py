@@ -10,12 +10,12 @@ from moonpool.state.base_limits import Limiter
 from moonpool.state.memory import MemoryLimiter
 
 
-def open_limiter(url: str, lost: Callable[[str], object], note: Callable[..., object]) -> Limiter:
-    """`memory://`, or the address of a Valkey or Redis. `lost` is told the request whose lease ended while it ran;
-    `note` what operators should know."""
+def open_limiter(url: str, call_s: float, lost: Callable[[str], object], note: Callable[..., object]) -> Limiter:
+    """`memory://`, or the address of a Valkey or Redis, whose calls may take `call_s`. `lost` is told the request whose
+    lease ended while it ran; `note` what operators should know."""
     if url == "memory://":
         return MemoryLimiter(lost)
     from moonpool.state.valkey import ValkeyLimiter
     from moonpool.state.valkey_link import Link
 
-    return ValkeyLimiter(Link(url), lost, node=os.urandom(8).hex(), clock=time.monotonic, note=note)
+    return ValkeyLimiter(Link(url, call_s=call_s), lost, node=os.urandom(8).hex(), clock=time.monotonic, note=note)
