@@ -406,7 +406,7 @@ def test_two_nodes_and_one_limit(tmp_path: Path, server: ValkeyServer) -> None:
                 (tmp_path / name).mkdir()
                 node = Served(tmp_path / name, host.base_url, drain_s=0.0)
                 text = node.config.read_text().replace("concurrency = 1000", "concurrency = 100")
-                node.config.write_text(f'limits = "{server.url}"\n' + text)
+                node.config.write_text(f'limits = "{server.url}"\nlimits_call_s = 10\n' + text)
                 stack.push_async_callback(ended, node)
                 await node.start()
                 nodes.append(node)
