@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, bindparam, insert, null, or_, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, null, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from moonpool.state import changes, tables
@@ -197,9 +197,8 @@ def switch_product(account: str, product: str, on: bool, now: float, database: D
     return None
 
 
-def write_used(used: dict[str, float], database: Database) -> None:
-    """When keys were last used. Nobody's rights change with that."""
-    keys = tables.keys
-    statement = update(keys).where(keys.c.id == bindparam("key")).values(last_used_at=bindparam("at"))
+def write_used(table: Table, used: dict[str, float], database: Database) -> None:
+    """When keys, or tokens, were last used. Nobody's rights change with that."""
+    statement = update(table).where(table.c.id == bindparam("row")).values(last_used_at=bindparam("at"))
     with database.engine.begin() as connection:
-        connection.execute(statement, [{"key": key_id, "at": at} for key_id, at in used.items()])
+        connection.execute(statement, [{"row": row_id, "at": at} for row_id, at in used.items()])

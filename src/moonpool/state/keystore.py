@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from moonpool.errors import Problem
 from moonpool.later import Later
 from moonpool.ledger.access import checked
-from moonpool.state import keyrows
+from moonpool.state import keyrows, tables
 from moonpool.state.base import Revoked
 from moonpool.state.keyrows import Kept, Known, Made
 from moonpool.state.thread import Database, Jobs
@@ -207,7 +207,7 @@ class SqliteKeys:
         if not used:
             return
         try:
-            await self._thread.call(partial(keyrows.write_used, used))
+            await self._thread.call(partial(keyrows.write_used, tables.keys, used))
         except Problem:
             return
         for key_id, at in used.items():

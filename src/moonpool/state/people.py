@@ -17,11 +17,11 @@ from typing import Final, Literal, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from moonpool.errors import Problem
-from moonpool.state import changes, tables
+from moonpool.state import changes, keyrows, tables
 from moonpool.state.base import Role, Token, User
 from moonpool.state.thread import Database, Jobs
 from moonpool.words import Account
@@ -146,7 +146,7 @@ class SqlPeople:
         if not used:
             return
         try:
-            await self._thread.call(partial(_write_used, used))
+            await self._thread.call(partial(keyrows.write_used, tables.tokens, used))
         except Problem:
             return
         for token_id, at in used.items():
@@ -268,10 +268,3 @@ def delete_token(token_id: str, now: float, database: Database) -> bool:
             return False
         changes.count_up(connection, changes.PEOPLE)
     return True
-
-
-def _write_used(used: dict[str, float], database: Database) -> None:
-    tokens = tables.tokens
-    statement = update(tokens).where(tokens.c.id == bindparam("token")).values(last_used_at=bindparam("at"))
-    with database.engine.begin() as connection:
-        connection.execute(statement, [{"token": token_id, "at": at} for token_id, at in used.items()])
