@@ -89,9 +89,9 @@ def paid(account: str, drawn: Drawn, currency: str, *, fee: bool = False) -> lis
     """The transfers of what a client pays for an answer, or as a fee."""
     to, numbers = (FEES, _FEE_LEGS) if fee else (REVENUE, _REVENUE_LEGS)
     found = []
-    for at, amount in enumerate(drawn):
+    for number, fund, amount in zip(numbers, _FUNDS, drawn, strict=True):
         if amount:
-            found.append(Transfer(numbers[at], f"client:{account}:{_FUNDS[at]}", to, amount, currency))
+            found.append(Transfer(number, f"client:{account}:{fund}", to, amount, currency))
     return found
 
 

@@ -120,11 +120,15 @@ def owes_too_much(account: Account, topped_up_pico: int, available_pico: int) ->
 
 def draw(owed_pico: int, funds: Funds, credit: bool) -> tuple[int, int, int]:
     """What of `owed_pico` is taken from (granted, topped-up money, credit)."""
-    granted = min(owed_pico, max(funds.granted, 0))
+    granted, there = 0, funds.granted
+    if there > 0:
+        granted = there if there < owed_pico else owed_pico
     rest = owed_pico - granted
     if not credit:
         return granted, rest, 0
-    topped_up = min(rest, max(funds.topped_up, 0))
+    topped_up, there = 0, funds.topped_up
+    if there > 0:
+        topped_up = there if there < rest else rest
     return granted, topped_up, rest - topped_up
 
 

@@ -11,6 +11,8 @@ from typing import Final
 from moonpool.words import Usage
 
 CLASSES: Final = ("prompt_miss", "prompt_hit", "completion", "reasoning")
+COUNTS_MAX: Final = 10_000
+OTHER: Final = "other"
 BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -32,39 +34,55 @@ class Meters:
     """`requests[(model, host, status)]`, `tokens[(model, class)]`, `causes[cause]`, `thoughts[what]` (reasoning that
     was `kept`, `restored`), and two histograms."""
 
-    __slots__ = ("_tokens", "causes", "first_byte", "requests", "thoughts", "total")
+    __slots__ = ("_counts", "first_byte", "thoughts", "total")
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[str, str, int], int] = {}
-        self._tokens: dict[str, list[int]] = {}
-        self.causes: dict[str, int] = {}
+        # (model, host, status, cause) -> requests, then tokens by CLASSES: one place to find for each request.
+        self._counts: dict[tuple[str, str, int, str], list[int]] = {}
         self.thoughts = {"kept": 0, "restored": 0}
         self.first_byte = Histogram()
         self.total = Histogram()
 
-    def count(self, model: str, host: str, status: int, cause: str, first_s: float | None, total_s: float) -> None:
-        name = (model, host, status)
-        self.requests[name] = self.requests.get(name, 0) + 1
-        self.causes[cause] = self.causes.get(cause, 0) + 1
+    def count(
+        self, model: str, host: str, status: int, cause: str, first_s: float | None, total_s: float, usage: Usage
+    ) -> None:
+        counts = self._counts.get((model, host, status, cause)) or self._new(model, host, status, cause)
+        counts[0] += 1
+        if usage.completion or usage.prompt_miss or usage.prompt_hit:
+            counts[1] += usage.prompt_miss
+            counts[2] += usage.prompt_hit
+            counts[3] += usage.completion
+            counts[4] += usage.reasoning
         self.total.add(total_s)
         if first_s is not None:
             self.first_byte.add(first_s)
 
-    def count_tokens(self, model: str, usage: Usage) -> None:
-        counts = self._tokens.get(model)
-        if counts is None:
-            counts = self._tokens[model] = [0, 0, 0, 0]
-        counts[0] += usage.prompt_miss
-        counts[1] += usage.prompt_hit
-        counts[2] += usage.completion
-        counts[3] += usage.reasoning
+    def _new(self, model: str, host: str, status: int, cause: str) -> list[int]:
+        """A place for what was not seen before. Finish reasons are the hosts' words, which may be any number."""
+        name = (model, host, status, cause if len(self._counts) < COUNTS_MAX else OTHER)
+        return self._counts.setdefault(name, [0, 0, 0, 0, 0])
+
+    @property
+    def requests(self) -> dict[tuple[str, str, int], int]:
+        """By model, host and status."""
+        found: dict[tuple[str, str, int], int] = {}
+        for (model, host, status, _), counts in self._counts.items():
+            found[model, host, status] = found.get((model, host, status), 0) + counts[0]
+        return found
+
+    @property
+    def causes(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for (*_, cause), counts in self._counts.items():
+            found[cause] = found.get(cause, 0) + counts[0]
+        return found
 
     @property
     def tokens(self) -> dict[tuple[str, str], int]:
         """By model and class; what never came is not there."""
-        return {
-            (model, kind): count
-            for model, counts in self._tokens.items()
-            for kind, count in zip(CLASSES, counts, strict=True)
-            if count
-        }
+        found: dict[tuple[str, str], int] = {}
+        for (model, *_), counts in self._counts.items():
+            for kind, count in zip(CLASSES, counts[1:], strict=True):
+                if count:
+                    found[model, kind] = found.get((model, kind), 0) + count
+        return found

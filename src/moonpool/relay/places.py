@@ -63,17 +63,14 @@ class Site:
 
     def is_free(self) -> bool:
         """Well, and nothing limits it: most are, most of the time."""
-        health = self.health
-        if health.trouble or health.room or self.limit or self.account.limit:
-            return not health.trouble and self.has_room()
-        return True
+        return not self.health.trouble and self.has_room()
 
     def has_room(self) -> bool:
-        running, account, health = len(self.permits), self.account, self.health
+        limit, account, room = self.limit, self.account, self.health.room
         return not (
-            (self.limit and running >= self.limit)
+            (limit and len(self.permits) >= limit)
             or (account.limit and len(account.permits) >= account.limit)
-            or (health.room and running >= health.room)
+            or (room and len(self.permits) >= room)
         )
 
     def slots(self) -> int:

@@ -160,9 +160,7 @@ class Trip(Struct, eq=False, gc=False):
         total_s = self.monotonic() - self.began
         first_s = self.first_at - self.began if self.first_at else None
         host, known_as = (self.target.host.name, self.target.model) if self.target is not None else ("", self.model)
-        platform.meters.count(self.model, host, self.status, self.cause, first_s, total_s)
-        if usage.completion or usage.prompt_miss or usage.prompt_hit:
-            platform.meters.count_tokens(self.model, usage)
+        platform.meters.count(self.model, host, self.status, self.cause, first_s, total_s, usage)
         platform.journal.write(
             Line(
                 platform.clock(),

@@ -18,7 +18,7 @@ from moonpool.words import Price, Usage
 
 DAY = "day"
 HOUR = "hour"
-_SUMS = 13
+_NO_COUNTS = (0,) * 12
 _NOTHING = Usage()
 
 
@@ -40,10 +40,12 @@ def holds(entries: Iterable[Entry], node: int, reservations: list[Any]) -> list[
             hold.expires_at,
             node,
         )
-        for pack, units in entry.units:
-            reservations += (entry.seq, f"pack:{pack}", units)
-        for span, start in entry.spans:
-            reservations += (entry.seq, f"{span}:{start}", entry.money_pico)
+        if entry.units:
+            for pack, units in entry.units:
+                reservations += (entry.seq, f"pack:{pack}", units)
+        if entry.spans:
+            for span, start in entry.spans:
+                reservations += (entry.seq, f"{span}:{start}", entry.money_pico)
     return rows
 
 
@@ -81,40 +83,40 @@ def transfer(seq: int, moved: Transfer) -> tuple[Any, ...]:
 
 def usage(entries: Iterable[Entry]) -> list[Any]:
     """Rows of `usage` to be added to what is there: for each hour and day one for each key, model and host."""
-    sums: dict[tuple[Any, ...], list[int]] = {}
+    counted: dict[tuple[Any, ...], list[tuple[int, ...]]] = {}
     for entry in entries:
         hold = entry.hold
         resolution: Any = entry.resolution
-        used = resolution.usage
+        used, drawn = resolution.usage, entry.drawn
         hour = int(resolution.resolved_at // spans.HOUR_S)
         currency = hold.currency
         cost_currency = resolution.cost_currency or currency
         place = (hour, hold.account, hold.key, hold.model, resolution.host, currency, cost_currency)
-        found = sums.get(place)
-        if found is None:
-            sums[place] = found = [0] * _SUMS
-        # One by one: this runs for every request.
-        found[0] += 1
-        if resolution.kind == "posted":
-            found[1] += 1
-        if used.estimated:
-            found[2] += 1
-        found[3] += used.prompt_miss
-        found[4] += used.prompt_hit
-        found[5] += used.completion
-        found[6] += used.reasoning
-        found[7] += used.searches
-        if entry.drawn.units:
-            found[8] += sum(some for _, some in entry.drawn.units)
-        if resolution.owed_pico:
-            money, fee = entry.drawn.money, entry.drawn.fee
-            found[9] += resolution.owed_pico
-            found[10] += money[0] + fee[0]
-            found[11] += money[1] + fee[1]
-        found[12] += resolution.cost_pico
-        for cost in resolution.earlier:
-            place = (*place[:4], cost.host, currency, cost.currency or currency)
-            sums.setdefault(place, [0] * _SUMS)[12] += cost.amount_pico
+        # A row each, added up by column below: this runs for every request.
+        row = (
+            1,
+            resolution.kind == "posted",
+            used.estimated,
+            used.prompt_miss,
+            used.prompt_hit,
+            used.completion,
+            used.reasoning,
+            used.searches,
+            sum(some for _, some in drawn.units) if drawn.units else 0,
+            resolution.owed_pico,
+            drawn.money[0] + drawn.fee[0],
+            drawn.money[1] + drawn.fee[1],
+            resolution.cost_pico,
+        )
+        if place in counted:
+            counted[place].append(row)
+        else:
+            counted[place] = [row]
+        if resolution.earlier:
+            for cost in resolution.earlier:
+                place = (*place[:4], cost.host, currency, cost.currency or currency)
+                counted.setdefault(place, []).append((*_NO_COUNTS, cost.amount_pico))
+    sums = {place: [sum(column) for column in zip(*counts, strict=True)] for place, counts in counted.items()}
     rows: list[Any] = []
     days: dict[tuple[Any, ...], list[int]] = {}
     for (hour, *rest), counts in sums.items():

@@ -20,7 +20,7 @@ from moonpool.later import Later
 from moonpool.ledger import entries, funds, spans
 from moonpool.ledger.entries import Transfer
 from moonpool.ledger.funds import Funds, Holding, Spent, Units
-from moonpool.state.base import Deposit, Held, Hold, Kind, Progress, Resolution, Resolved
+from moonpool.state.base import Cost, Deposit, Held, Hold, Kind, Progress, Resolution, Resolved
 from moonpool.words import Account, Limits, Price, Usage
 
 TOTALS: Final = (
@@ -40,6 +40,7 @@ TOTALS: Final = (
 )
 """What `snapshot` gives, in this order: the columns of the table of that name."""
 
+_AMOUNT_MAX: Final = entries.AMOUNT_PICO_MAX
 _TOKEN_BITS: Final = entries.TOKENS_MAX.bit_length()
 _NOTHING: Final = Usage()
 _FREE: Final = Price()
@@ -116,10 +117,9 @@ class Tally:
             self.own(holding)
 
     def of(self, account: str, currency: str) -> Funds:
-        place = (account, currency)
-        found = self.funds.get(place)
+        found = self.funds.get((account, currency))
         if found is None:
-            self.funds[place] = found = Funds(account, currency)
+            self.funds[account, currency] = found = Funds(account, currency)
         return found
 
     def own(self, holding: Holding) -> None:
@@ -159,7 +159,9 @@ class Tally:
         self.holds += 1
         self.open[hold.id] = entry = Entry(seq, hold, True, money, units, spent, credit, answer)
         if money or units:
-            self._set_aside(entry, 1)
+            found = self.of(hold.account, hold.currency)
+            self._set_aside(entry, found, 1)
+            self.dirty.funds.add(found)
         return entry
 
     def undo_hold(self, entry: Entry) -> None:
@@ -167,7 +169,9 @@ class Tally:
         del self.open[entry.hold.id]
         self.holds -= 1
         if entry.money_pico or entry.units:
-            self._set_aside(entry, -1)
+            found = self.of(entry.hold.account, entry.hold.currency)
+            self._set_aside(entry, found, -1)
+            self.dirty.funds.add(found)
 
     def resolve(self, entry: Entry, resolution: Resolution) -> None:
         usage = resolution.usage
@@ -183,10 +187,14 @@ class Tally:
         resolution = entry.resolution
         assert resolution is not None
         self._count(resolution, -1)
-        if entry.drawn is not _UNDRAWN:
-            self._take(entry, self.of(entry.hold.account, entry.hold.currency), entry.drawn, -1)
+        drawn, found = entry.drawn, self.of(entry.hold.account, entry.hold.currency)
+        self.dirty.funds.add(found)
+        if drawn is not _UNDRAWN:
+            for money in (drawn.money, drawn.fee):
+                self._take(entry, found, money, -1)
+            self._use(drawn.units, -1)
         if entry.money_pico or entry.units:
-            self._set_aside(entry, 1)
+            self._set_aside(entry, found, 1)
         entry.resolution, entry.transfers, entry.drawn = None, (), _UNDRAWN
 
     def deposit(self, deposit: Deposit, sign: int = 1) -> None:
@@ -234,13 +242,11 @@ class Tally:
             self.spent[place] = found = Spent(hold.key, hold.currency, span, start)
         return found
 
-    def _set_aside(self, entry: Entry, sign: int) -> None:
-        """Count what a hold sets aside, or with -1 no longer."""
+    def _set_aside(self, entry: Entry, found: Funds, sign: int) -> None:
+        """Count what a hold sets aside, of its account's money too, or with -1 no longer."""
         hold, money = entry.hold, entry.money_pico
         if money:
-            found = self.of(hold.account, hold.currency)
             found.held += sign * money
-            self.dirty.funds.add(found)
         if entry.spans:
             for span, start in entry.spans:
                 spent = self._spent(hold, span, start)
@@ -252,88 +258,102 @@ class Tally:
                 holding.held += sign * units
                 self.dirty.holdings.add(holding)
 
-    def _take(self, entry: Entry, found: Funds, drawn: Drawn, sign: int) -> None:
+    def _take(self, entry: Entry, found: Funds, money: entries.Drawn, sign: int) -> None:
         """Take from where it is what was drawn, or with -1 put it back."""
-        money, fee = drawn.money, drawn.fee
-        found.granted -= sign * (money[0] + fee[0])
-        found.topped_up -= sign * (money[1] + fee[1])
-        found.post_paid -= sign * (money[2] + fee[2])
-        self.dirty.funds.add(found)
+        granted, topped_up, post_paid = money
+        # Nearly always only one of them is not zero.
+        if granted:
+            found.granted -= sign * granted
+        if topped_up:
+            found.topped_up -= sign * topped_up
+        if post_paid:
+            found.post_paid -= sign * post_paid
         if entry.spans:
             for span, start in entry.spans:
                 spent = self._spent(entry.hold, span, start)
-                spent.spent += sign * (sum(money) + sum(fee))
+                spent.spent += sign * (granted + topped_up + post_paid)
                 self.dirty.spent.add(spent)
-        if drawn.units:
-            for pack, units in drawn.units:
-                holding = self._packs[pack]
-                holding.used += sign * units
-                self.dirty.holdings.add(holding)
+
+    def _use(self, units: Units, sign: int) -> None:
+        """Count units of packs as used, or with -1 no longer."""
+        for pack, some in units:
+            holding = self._packs[pack]
+            holding.used += sign * some
+            self.dirty.holdings.add(holding)
 
     def _move(self, entry: Entry, resolution: Resolution) -> Resolution:
         """Release what was held and move what is owed; gives the resolution as it is to be booked."""
-        hold = entry.hold
-        bookable = entries.bookable(resolution.owed_pico) and entries.bookable(resolution.cost_pico)
-        if resolution.earlier:
-            bookable = bookable and all(entries.bookable(cost.amount_pico) for cost in resolution.earlier)
-        if not bookable:
+        hold, owed, cost = entry.hold, resolution.owed_pico, resolution.cost_pico
+        if not (0 <= owed <= _AMOUNT_MAX and 0 <= cost <= _AMOUNT_MAX and _bookable(resolution.earlier)):
             resolution = _void(resolution)
-        elif resolution.owed_pico and not entries.charges(resolution.kind):
+            owed = cost = 0
+        elif owed and not entries.charges(resolution.kind):
             resolution = replace(resolution, owed_pico=0)
-        if entry.money_pico or entry.units:
-            self._set_aside(entry, -1)
+            owed = 0
         transfers: list[Transfer] = []
-        if resolution.owed_pico or entry.units:
-            resolution = self._charge(entry, resolution, transfers)
-        if resolution.cost_pico:
-            currency = resolution.cost_currency or hold.currency
-            transfers.append(entries.owed(resolution.host, resolution.cost_pico, currency))
-        for at, cost in enumerate(resolution.earlier):
-            if cost.amount_pico:
-                currency = cost.currency or hold.currency
-                transfers.append(entries.cost_leg(at, cost.host, cost.amount_pico, currency))
+        if entry.money_pico or entry.units or owed:
+            found = self.of(hold.account, hold.currency)
+            self.dirty.funds.add(found)
+            if entry.money_pico or entry.units:
+                self._set_aside(entry, found, -1)
+            if owed or entry.units:
+                resolution = self._charge(entry, found, resolution, transfers)
+                cost = resolution.cost_pico
+        if cost:
+            transfers.append(entries.owed(resolution.host, cost, resolution.cost_currency or hold.currency))
+        if resolution.earlier:
+            for at, each in enumerate(resolution.earlier):
+                if each.amount_pico:
+                    currency = each.currency or hold.currency
+                    transfers.append(entries.cost_leg(at, each.host, each.amount_pico, currency))
         entry.transfers = tuple(transfers)
         return resolution
 
-    def _charge(self, entry: Entry, resolution: Resolution, transfers: list[Transfer]) -> Resolution:
+    def _charge(self, entry: Entry, found: Funds, resolution: Resolution, transfers: list[Transfer]) -> Resolution:
         """Draw what is owed: units of the packs that were set aside, then money, fees for searches by themselves."""
         hold, usage = entry.hold, resolution.usage
         owed, fee = resolution.owed_pico, 0
         units: Units = ()
-        price = resolution.price or _FREE
         if usage.searches:
-            fee = min(usage.searches * price.searches, owed)
+            fee = min(usage.searches * (resolution.price or _FREE).searches, owed)
         if entry.units and entries.charges(resolution.kind):
+            price = resolution.price or _FREE
             calls = frozenset(pack for pack, _ in entry.units if self._packs[pack].pack.unit == "calls")
             units, tokens, searches = funds.split(entry.units, calls, usage)
             for_tokens, for_searches = funds.worth(usage, price, tokens, searches)
             owed = max(owed - for_tokens - for_searches, 0)
             fee = min(max(fee - for_searches, 0), owed)
-        found = self.of(hold.account, hold.currency)
         if found.topped_up + found.post_paid - owed < -entries.BALANCE_PICO_MAX:
-            return self._charge(entry, _void(resolution), transfers)
-        money = funds.draw(owed - fee, found, entry.credit)
-        entry.drawn = drawn = Drawn(money, entries.NOTHING, units)
-        self._take(entry, found, drawn, 1)
+            return self._charge(entry, found, _void(resolution), transfers)
+        money, paid = funds.draw(owed - fee, found, entry.credit), entries.NOTHING
+        self._take(entry, found, money, 1)
         transfers += entries.paid(hold.account, money, hold.currency)
         if fee:
             # Drawn after the tokens, from what they left.
             paid = funds.draw(fee, found, entry.credit)
-            self._take(entry, found, Drawn(fee=paid), 1)
-            entry.drawn = Drawn(money, paid, units)
+            self._take(entry, found, paid, 1)
             transfers += entries.paid(hold.account, paid, hold.currency, fee=True)
-        for at, (pack, some) in enumerate(units):
-            transfers.append(entries.unpacked(at, pack, some, self._packs[pack].pack.unit))
+        if units:
+            self._use(units, 1)
+            for at, (pack, some) in enumerate(units):
+                transfers.append(entries.unpacked(at, pack, some, self._packs[pack].pack.unit))
+        entry.drawn = Drawn(money, paid, units)
         return resolution if owed == resolution.owed_pico else replace(resolution, owed_pico=owed)
 
     def _count(self, resolution: Resolution, sign: int) -> None:
         self.kinds[resolution.kind] += sign
         usage, tokens = resolution.usage, self.tokens
+        if usage is _NOTHING:
+            return
         tokens[0] += sign * usage.prompt_miss
         tokens[1] += sign * usage.prompt_hit
         tokens[2] += sign * usage.completion
         tokens[3] += sign * usage.reasoning
         tokens[4] += sign * usage.searches
+
+
+def _bookable(earlier: tuple[Cost, ...]) -> bool:
+    return not earlier or all(entries.bookable(cost.amount_pico) for cost in earlier)
 
 
 def _void(resolution: Resolution) -> Resolution:

@@ -6,7 +6,7 @@ import io
 import json
 
 from moonpool.relay.journal import LINES_MAX, Journal, Line
-from moonpool.relay.meters import BUCKETS_S, Histogram, Meters
+from moonpool.relay.meters import BUCKETS_S, COUNTS_MAX, OTHER, Histogram, Meters
 from moonpool.words import Usage
 
 
@@ -53,8 +53,20 @@ def test_histogram_bounds_are_inclusive() -> None:
 def test_tokens_and_requests_add_up() -> None:
     """Counts are sums by label, zero classes make no label."""
     meters = Meters()
-    for _ in range(2):
-        meters.count("m", "h", 200, "stop", 0.1, 0.2)
-        meters.count_tokens("m", Usage(3, 0, 5, 0))
-    assert meters.requests == {("m", "h", 200): 2}
+    for cause in ("stop", "length"):
+        meters.count("m", "h", 200, cause, 0.1, 0.2, Usage(3, 0, 5, 0))
+    meters.count("m", "", 402, "account.no_quota", None, 0.1, Usage())
+    assert meters.requests == {("m", "h", 200): 2, ("m", "", 402): 1}
+    assert meters.causes == {"stop": 1, "length": 1, "account.no_quota": 1}
     assert meters.tokens == {("m", "prompt_miss"): 6, ("m", "completion"): 10}
+    assert (sum(meters.first_byte.counts), sum(meters.total.counts)) == (2, 3)
+
+
+def test_what_hosts_say_fills_no_memory() -> None:
+    """Reasons that nobody documents are told apart up to a bound, then counted as one (case 174)."""
+    meters = Meters()
+    for number in range(COUNTS_MAX + 100):
+        meters.count("m", "h", 200, f"reason {number}", None, 0.1, Usage())
+    assert len(meters.causes) <= COUNTS_MAX + 1
+    assert meters.causes[OTHER] == 100
+    assert meters.requests == {("m", "h", 200): COUNTS_MAX + 100}
