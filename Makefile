@@ -23,6 +23,7 @@ PYTEST_ARGS ?=
 RECIPE ?= 0.2.0
 HELM ?= 0.2.2
 KILLS ?= 1000
+ROUNDS ?= 1000
 SEEDS ?= 5000
 SEED ?= $(shell date +%s)
 MUTANTS ?= 200
@@ -47,8 +48,9 @@ recipe: environment-test  ## Compare with DeepSeek's own library, which is insta
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: deepseek-recipe==$(RECIPE)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/conformance/test_recipe_*.py
 
-nightly: environment-test  ## The long proofs, for hours: 1,000 kills, 5,000 seeds of simulated days, ten minutes of two nodes harmed at random, mutants
+nightly: environment-test  ## The long proofs, for hours: 1,000 races and kills, 5,000 seeds of simulated days, ten minutes of two nodes harmed at random, mutants
 	@seed=$(SEED); echo "seed $$seed"; \
+	ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/faults/test_postgres_nodes.py -k fifty && \
 	SEED=$$seed KILLS=$(KILLS) $(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/faults/test_whole_kills.py && \
 	SEED= FIRST=$$seed SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -n $(JOBS) $(PYTEST_ARGS) tests/simulation && \
 	MOONPOOL_TEST_NODES_SEED=$$seed MOONPOOL_TEST_NODES_S=600 $(BIN)/python -m pytest -q --timeout 1200 $(PYTEST_ARGS) tests/faults/test_nodes_random.py && \
