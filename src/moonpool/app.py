@@ -39,6 +39,7 @@ from moonpool.transports.dial import look_up
 from moonpool.transports.http import HttpTransport
 from moonpool.transports.llama import Embedded, LlamaTransport
 from moonpool.transports.weights_gguf import read_facts
+from moonpool.watchdog import LOOK_S, Watchdog
 from moonpool.web import ops, payments
 from moonpool.web.addresses import guarded
 from moonpool.web.admin.door import Door
@@ -125,6 +126,7 @@ class App:
         self.embedded: LlamaTransport | None = None
         self.store = open_store(settings, self.environ)
         self._told = False
+        self._turning: asyncio.TimerHandle | None = None
         self._pulse: asyncio.Task[None] | None = None
         self._sweep: asyncio.Task[None] | None = None
 
@@ -135,6 +137,7 @@ class App:
         make_home(settings)
         journal = Journal(requests=settings.log.requests)
         journal.start()
+        self.watchdog = Watchdog(journal.note)
         weights, facts = weights_of(settings)
         catalogue = build(settings, self.environ, facts)
         self.transports = self._transports(weights)
@@ -193,6 +196,8 @@ class App:
         )
         await self._listen()
         self._pulse = asyncio.create_task(self._beat())
+        self.watchdog.start()
+        self._turn()
         self._tell_of_vault()
         journal.note("started", port=self.port, home=str(settings.home))
 
@@ -209,6 +214,9 @@ class App:
         for reply in list(active):
             if reply.source is not None:
                 reply.source.stop(Problem("platform.stopping"))
+        self.watchdog.stop()
+        if self._turning is not None:
+            self._turning.cancel()
         for task in (self._pulse, self._sweep):
             if task is not None:
                 task.cancel()
@@ -287,6 +295,11 @@ class App:
         counters = self.server.counters
         return {
             "store": self.store.trouble() or "ok",
+            "loop": {
+                "trouble": self.watchdog.trouble(time.monotonic()),
+                "stalls": self.watchdog.stalls,
+                "stalled_s": self.watchdog.stalled_s,
+            },
             "embedded": self.embedded.status() if self.embedded is not None else None,
             "vault": self.store.vault.status() if self.store.vault is not None else None,
             "ledger": self.store.books.sums(),
@@ -299,6 +312,10 @@ class App:
                 "cut": counters.cut,
             },
         }
+
+    def _turn(self) -> None:
+        self.watchdog.beat(time.monotonic())
+        self._turning = asyncio.get_running_loop().call_later(LOOK_S, self._turn)
 
     def _tell_of_vault(self) -> None:
         """Once, if what was remembered cannot be read."""

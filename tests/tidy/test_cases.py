@@ -17,7 +17,6 @@ NOT_PLAYED = {
     52: "a lost write-ahead log is the operating system's to protect",
     53: "one connection writes and checkpoints, so the race cannot be; two processes are refused (case 75)",
     73: "memory limits of the system; what is kept is bounded everywhere",
-    74: "no watchdog of the event loop yet",
     76: "no hand-over between an old and a new process; nodes are replaced one by one",
     89: "content review is not there yet",
     90: "content review is not there yet",

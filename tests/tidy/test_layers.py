@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "state": _BOTTOM | {"ledger"},
     "relay": _BOTTOM | _BASES | {"settings", "dialects", "catalog", "ledger", "transports.base"},
     "web": _WEB,
-    "app": _WEB | {"settings_store", "dialects", "state", "transports", "web", "declared"},
+    "app": _WEB | {"settings_store", "dialects", "state", "transports", "web", "declared", "watchdog"},
+    "watchdog": set(),
     # What is there before anybody can ask.
     "declared": _BOTTOM | _BASES | {"settings", "ledger"},
     # It plays a provider with the parts that talk to one.

@@ -73,6 +73,7 @@ class Platform(Struct, frozen=True):
     beat_s: int
     parts: Callable[[], Mapping[str, Any]]
     """How the parts are that a request does not see, for /ready, /metrics and `doctor`: `store` ("ok" or a sentence),
+    `loop` (trouble, a sentence or None; stalls; stalled_s),
     `embedded` (None, or state, since, pid), `vault` (None, or stored, lost, trouble), `connections` (open,
     requests)."""
 

@@ -82,6 +82,8 @@ METERS: Final = (
     Meter("moonpool_embedded_ready", "gauge", (), "1 when the embedded model answers; absent when it is switched off."),
     Meter("moonpool_store_ready", "gauge", (), "1 when the ledger can be written."),
     Meter("moonpool_limits_ready", "gauge", (), "1 when the store of limits answers; always with limits in memory."),
+    Meter("moonpool_loop_stalls_total", "counter", (), "Times that the event loop stood still for over a second."),
+    Meter("moonpool_loop_stalled_seconds_total", "counter", (), "How long it stood still in these times."),
     Meter(
         "moonpool_thoughts_total",
         "counter",
@@ -118,6 +120,9 @@ def unready(parts: Mapping[str, Any]) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if parts["store"] != "ok":
         reasons["store"] = str(parts["store"])
+    loop = parts.get("loop")
+    if loop is not None and loop["trouble"] is not None:
+        reasons["loop"] = loop["trouble"]
     embedded = parts.get("embedded")
     if embedded is not None and embedded["state"] != "ready":
         reasons["embedded"] = f"the embedded model is {embedded['state']}"
@@ -181,6 +186,10 @@ class _Scrape(Collector):
             yield _gauge("moonpool_embedded_ready", {(): int(embedded["state"] == "ready")})
         yield _gauge("moonpool_store_ready", {(): int(parts["store"] == "ok")})
         yield _gauge("moonpool_limits_ready", {(): int(platform.limiter.trouble() is None)})
+        loop = parts.get("loop")
+        if loop is not None:
+            yield _counter("moonpool_loop_stalls_total", {(): loop["stalls"]})
+            yield _counter("moonpool_loop_stalled_seconds_total", {(): loop["stalled_s"]})
         vault = parts.get("vault")
         yield _counter("moonpool_thoughts_total", {(what,): count for what, count in meters.thoughts.items()})
         if vault is not None:
