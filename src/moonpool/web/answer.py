@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from moonpool.errors import Problem
 from moonpool.relay.writer import Fields, Listener
+from moonpool.web.head import Head
 
 if TYPE_CHECKING:
     from moonpool.web.protocol import Connection
@@ -25,58 +26,54 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 _UNSEEN: Final = re.compile(r"[^\x20-\x7e]+")
 _NAMELESS: Final = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
-_CLOSE: Final = b"\r\nconnection: close"
+_CLOSE: Final = "\r\nconnection: close"
 _END: Final = b"0\r\n\r\n"
-_CHUNKED: Final = b"\r\ntransfer-encoding: chunked"
+_CHUNKED: Final = "\r\ntransfer-encoding: chunked"
 _CACHED_MAX: Final = 1024
 
-_prefixes: dict[tuple[int, str], bytes] = {}
-_lines: dict[tuple[str, str], bytes] = {}
+_prefixes: dict[tuple[int, str], str] = {}
+_lines: dict[tuple[str, str], str] = {}
 
 
-def _prefix(status: int, content_type: str) -> bytes:
+def _prefix(status: int, content_type: str) -> str:
     """The head up to the request's id."""
     begin = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nserver: moonpool\r\n"
     if content_type:
         begin += f"content-type: {_UNSEEN.sub(' ', content_type)}\r\n"
-    made = f"{begin}x-request-id: ".encode("ascii")
+    made = f"{begin}x-request-id: "
     if len(_prefixes) >= _CACHED_MAX:
         _prefixes.clear()
     _prefixes[status, content_type] = made
     return made
 
 
-def _field(name: str, value: str) -> bytes:
+def _field(name: str, value: str) -> str:
     """A header line with the line end before it; nothing in it can end the line or the head."""
-    made = f"\r\n{_NAMELESS.sub('', name)}: {_UNSEEN.sub(' ', value).strip()}".encode("ascii")
+    made = f"\r\n{_NAMELESS.sub('', name)}: {_UNSEEN.sub(' ', value).strip()}"
     if len(_lines) >= _CACHED_MAX:
         _lines.clear()
     _lines[name, value] = made
     return made
 
 
-def head_of(status: int, content_type: str, request_id: str, fields: Fields) -> bytes:
-    """Status line and fields, without the end of the last line."""
-    prefix = _prefixes.get((status, content_type)) or _prefix(status, content_type)
-    if not fields:
-        return prefix + request_id.encode("ascii", "replace")
-    lines = [_lines.get(field) or _field(*field) for field in fields]
-    return b"%b%b%b" % (prefix, request_id.encode("ascii", "replace"), b"".join(lines))
+def head_of(status: int, content_type: str, request_id: str, fields: Fields) -> str:
+    """Status line and fields, without the end of the last line. All ASCII, but perhaps the request's id."""
+    made = (_prefixes.get((status, content_type)) or _prefix(status, content_type)) + request_id
+    for field in fields:
+        made += _lines.get(field) or _field(*field)
+    return made
 
 
 def whole_answer(
-    status: int, content_type: str, request_id: str, fields: Fields, body: bytes, *, close: bool, bodyless: bool = False
+    status: int, content_type: str, request_id: str, fields: Fields, body: bytes, close: bool, bodyless: bool = False
 ) -> bytes:
     """A complete answer as bytes; `bodyless` (to HEAD) has the length but not the body."""
     head = head_of(status, content_type, request_id, fields)
+    last = _CLOSE if close else ""
     if status == 204 or status == 304:  # noqa: PLR1714 (twice as fast as a tuple)
-        return b"%b%b\r\n\r\n" % (head, _CLOSE if close else b"")
-    return b"%b\r\ncontent-length: %d%b\r\n\r\n%b" % (
-        head,
-        len(body),
-        _CLOSE if close else b"",
-        b"" if bodyless else body,
-    )
+        return f"{head}{last}\r\n\r\n".encode("ascii", "replace")
+    made = f"{head}\r\ncontent-length: {len(body)}{last}\r\n\r\n".encode("ascii", "replace")
+    return made if bodyless else made + body
 
 
 def retry_after(problem: Problem) -> Fields:
@@ -102,17 +99,19 @@ class Exchange:
         "id",
     )
 
-    def __init__(self, connection: Connection, request_id: str, *, bodyless: bool, http10: bool, close: bool) -> None:
+    def __init__(self, connection: Connection, request_id: str, head: Head) -> None:
+        """`head`: of the request."""
         self.id = request_id
         self.gone = False
         self._connection: Connection | None = connection
         self._listener: Listener | None = None
-        self._bodyless = bodyless
-        self._http10 = http10
-        self._close = close
+        self._bodyless = head.method == "HEAD"
+        self._http10 = head.http10
+        self._close = not head.keep_alive
         self._started = False
-        self._head = b""
-        self._pieces: list[bytes] = []
+        # What waits for the end of the turn; not set before the start.
+        self._head: bytes
+        self._pieces: list[bytes]
 
     @property
     def started(self) -> bool:
@@ -124,9 +123,11 @@ class Exchange:
         self._listener = listener
         if listener is None:
             return
-        if self.gone:
-            listener.gone()
-        elif self._connection is not None and self._connection.paused:
+        connection = self._connection
+        if connection is None:
+            if self.gone:
+                listener.gone()
+        elif connection.paused:
             listener.pause()
 
     def whole(self, status: int, content_type: str, fields: Fields, body: bytes) -> None:
@@ -136,9 +137,9 @@ class Exchange:
             return
         if self._started:
             raise RuntimeError("this answer was started before")
-        close = self._close or connection.draining
+        close = self._close or connection.hub.draining
         self._connection = self._listener = None
-        connection.send(whole_answer(status, content_type, self.id, fields, body, close=close, bodyless=self._bodyless))
+        connection.send(whole_answer(status, content_type, self.id, fields, body, close, self._bodyless))
         connection.finished(close)
 
     def start(self, status: int, content_type: str, fields: Fields) -> None:
@@ -150,9 +151,11 @@ class Exchange:
             raise RuntimeError("this answer was started before")
         self._started = True
         head = head_of(status, content_type, self.id, fields)
-        self._close = self._close or connection.draining
-        self._head = b"%b%b%b\r\n\r\n" % (head, b"" if self._http10 else _CHUNKED, _CLOSE if self._close else b"")
-        connection.flush_later(self)
+        self._close = self._close or connection.hub.draining
+        made = f"{head}{'' if self._http10 else _CHUNKED}{_CLOSE if self._close else ''}\r\n\r\n"
+        self._head = made.encode("ascii", "replace")
+        self._pieces = []
+        connection.hub.flush_later(self)
 
     def write(self, data: bytes) -> None:
         """Some bytes of the body. They leave at the end of this turn of the loop; only then may `pause` be called."""
@@ -161,9 +164,10 @@ class Exchange:
             return
         if not self._started:
             raise RuntimeError("this answer was not started")
-        if not self._pieces and not self._head:
-            connection.flush_later(self)
-        self._pieces.append(data)
+        pieces = self._pieces
+        if not pieces and not self._head:
+            connection.hub.flush_later(self)
+        pieces.append(data)
 
     def flush(self) -> None:
         """Send what was written so far; the server calls it at the end of the turn."""
@@ -174,7 +178,9 @@ class Exchange:
                 connection.send(waiting)
 
     def _take(self) -> bytes:
-        """What waits to be sent, as bytes of the wire."""
+        """What waits to be sent, as bytes of the wire. Nothing does before the start."""
+        if not self._started:
+            return b""
         head, pieces = self._head, self._pieces
         if not pieces:
             self._head = b""
@@ -195,7 +201,7 @@ class Exchange:
             last += _END
         if last:
             connection.send(last)
-        connection.finished(self._close or connection.draining)
+        connection.finished(self._close or connection.hub.draining)
 
     def cut(self) -> None:
         """Close without the end mark. What was written before still goes out."""

@@ -35,10 +35,13 @@ _VISIBLE: Final = bytes((9, *range(32, 127), *range(128, 256)))
 
 _METHOD_BEGUN: Final = re.compile(rf"{_TOKEN}{{1,{METHOD_BYTES_MAX}}}(?: |\Z)".encode())
 _VERSION: Final = re.compile(rb" HTTP/([0-9])\.([0-9])\r?\Z")
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*+([0-9]{1,10})[ \t]*+\r\n", re.IGNORECASE)
 _BROKEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n|\n[ \t]")
 
 _KNOWN_MAX: Final = 1024
 _KNOWN_BYTES_MAX: Final = 128
+_KEPT_BYTES_MAX: Final = 2 * 1024
+_DIGITS_KEPT_MAX: Final = 10
 _names: dict[str, str] = {}
 _targets: dict[str, tuple[str, str]] = {}
 _methods = {"GET", "POST", "HEAD", "DELETE", "PUT", "PATCH", "OPTIONS"}
@@ -116,6 +119,53 @@ def parse_head(block: bytes) -> Head:
     expect = field("expect")
     expects = expect is not None and not http10 and expect.lower() == "100-continue"
     return Head(method, path, query, headers, length, chunked, keep_alive, http10, expects)
+
+
+class Known:
+    """A head that a client sent, cut open at the digits of its length: as a rule it sends the same one again, but for
+    these. What is equal outside of them, byte for byte, says the same, so it need not be read a second time."""
+
+    __slots__ = ("_after", "_before", "_before_size", "_digits", "_head", "_reach")
+
+    def __init__(self, before: bytes, digits: bytes, after: bytes, head: Head) -> None:
+        """`after` ends with the empty line."""
+        self._before = before
+        self._before_size = len(before)
+        self._digits = digits
+        self._after = after
+        self._reach = _DIGITS_KEPT_MAX + len(after)
+        self._head = head
+
+    def match(self, data: bytes | bytearray, start: int) -> tuple[Head, int] | None:
+        """The head at `start` of `data`, and where it ends; None for one that is another, or not all there. `headers`
+        may be those of an earlier request: nobody writes into them."""
+        if not data.startswith(self._before, start):
+            return None
+        begin = start + self._before_size
+        end = data.find(self._after, begin, begin + self._reach)
+        if end < 0:
+            return None
+        digits = data[begin:end]
+        head = self._head
+        if digits != self._digits:
+            if not digits.isdigit():
+                return None
+            headers = {**head.headers, "content-length": digits.decode("ascii")}
+            length = int(digits)
+            head = Head(head.method, head.path, head.query, headers, length, False, True, False, head.expect)
+        return head, end + len(self._after)
+
+
+def know(block: bytes, head: Head) -> Known | None:
+    """What to compare the next head with, once `parse_head` has read `head` in `block`. None where it has no length,
+    takes much room, or is the last one."""
+    if head.length is None or not head.keep_alive or len(block) > _KEPT_BYTES_MAX:
+        return None
+    found = _LENGTH.search(block)
+    if found is None:
+        return None
+    begin, end = found.span(1)
+    return Known(block[:begin], block[begin:end], block[end:] + b"\r\n", head)
 
 
 def check_beginning(part: bytes, scanned: int = 0) -> None:

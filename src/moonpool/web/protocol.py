@@ -21,7 +21,7 @@ from typing import Final, cast
 from moonpool.errors import Problem
 from moonpool.web.answer import CONTINUE, Exchange, retry_after, whole_answer
 from moonpool.web.body import Chunked, Sized
-from moonpool.web.head import HEAD_BYTES_MAX, Head, check_beginning, parse_head
+from moonpool.web.head import HEAD_BYTES_MAX, Head, Known, check_beginning, know, parse_head
 from moonpool.web.hub import Counters, Handler, Hub, Limits
 from moonpool.words import Arrival
 
@@ -35,33 +35,19 @@ class Connection(asyncio.Protocol):
     """One client. Given to the loop by `listener.Server`, ticked by it."""
 
     __slots__ = (
-        "_began",
-        "_body",
-        "_buffer",
-        "_deadline",
-        "_exchange",
-        "_half_closed",
-        "_head",
-        "_held",
-        "_hub",
-        "_idle",
-        "_peer",
-        "_running",
-        "_scanned",
-        "_state",
-        "_transport",
-        "_unsent",
-        "paused",
-    )
+        "_began", "_body", "_buffer", "_deadline", "_exchange", "_half_closed", "_head", "_held", "_idle", "_known",
+        "_peer", "_running", "_scanned", "_state", "_transport", "_unsent", "hub", "paused",
+    )  # fmt: skip
 
     def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+        self.hub = hub
         self._transport: asyncio.Transport
         self._peer = ""
         self._state = _READING
         self._buffer: bytes | bytearray = b""
         self._scanned = 0
         self._head: Head | None = None
+        self._known: Known | None = None
         self._body: Sized | Chunked | None = None
         self._exchange: Exchange | None = None
         self._began = 0.0
@@ -77,7 +63,7 @@ class Connection(asyncio.Protocol):
     # What the transport says.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        hub = self._hub
+        hub = self.hub
         self._transport = cast(asyncio.Transport, transport)
         self._deadline = hub.now + hub.limits.head_s
         self._transport.set_write_buffer_limits(hub.limits.high_water)
@@ -89,23 +75,33 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = _CLOSING
-        self._hub.left(self)
+        self.hub.left(self)
         self._lose()
         self._buffer = b""
-        self._body = self._head = None
+        self._body = self._head = self._known = None
 
     def data_received(self, data: bytes) -> None:
-        self._hub.counters.bytes_in += len(data)
+        hub = self.hub
+        hub.counters.bytes_in += len(data)
         if self._state:
             return
         buffer: bytes | bytearray = data
         if self._buffer:
             buffer = self._buffer
             buffer += data
-        if self._exchange is None and not self.paused:
-            self._run(buffer)
-        else:
+        if self._exchange is not None or self.paused:
             self._keep(buffer, 0)
+            return
+        known = self._known
+        if known is not None and buffer is data and self._body is None:
+            # One whole request, with the head of the one before: what `_run` would do with it.
+            found = known.match(data, 0)
+            if found is not None:
+                head, end = found
+                if head.length == len(data) - end <= hub.limits.body_bytes_max:
+                    self._dispatch(head, data[end:])
+                    return
+        self._run(buffer)
 
     def eof_received(self) -> bool:
         if self._state or (self._exchange is None and not self.paused):
@@ -118,7 +114,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.paused = True
         self._unsent = self._transport.get_write_buffer_size()
-        self._deadline = self._hub.now + self._hub.limits.stall_s
+        self._deadline = self.hub.now + self.hub.limits.stall_s
         if self._exchange is not None:
             self._exchange.pause()
 
@@ -127,7 +123,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.resume()
         elif not self._state:
-            self._deadline = self._hub.now + self._hub.limits.idle_s
+            self._deadline = self.hub.now + self.hub.limits.idle_s
             self._go_on()
 
     # Reading.
@@ -140,18 +136,15 @@ class Connection(asyncio.Protocol):
             while start < len(buffer) and self._exchange is None and not self.paused and not self._state:
                 body = self._body
                 if body is None:
-                    end = buffer.find(b"\r\n\r\n", start + max(0, self._scanned - 3))
-                    if end < 0 or end + 4 - start > HEAD_BYTES_MAX:
-                        self._head_begun(buffer, start)
+                    found = self._read_head(buffer, start)
+                    if found is None:
                         break
-                    self._scanned = 0
-                    head = parse_head(bytes(buffer[start : end + 2]))
-                    start = end + 4
+                    head, start = found
                     length = head.length
                     if length is None and not head.chunked:
                         self._dispatch(head, b"")
                         continue
-                    if length is not None and length <= len(buffer) - start <= self._hub.limits.body_bytes_max:
+                    if length is not None and length <= len(buffer) - start <= self.hub.limits.body_bytes_max:
                         content = bytes(buffer[start : start + length])
                         start += length
                         self._dispatch(head, content)
@@ -178,7 +171,7 @@ class Connection(asyncio.Protocol):
             self._buffer = buffer
         else:
             self._buffer = bytearray(buffer[start:] if start else buffer)
-        waits = len(self._buffer) > self._hub.limits.waiting_bytes_max
+        waits = len(self._buffer) > self.hub.limits.waiting_bytes_max
         if waits != self._held:
             self._held = waits
             if waits:
@@ -193,18 +186,34 @@ class Connection(asyncio.Protocol):
         if not self._state and not self._running and self._exchange is None and not self.paused:
             self._run(self._buffer)
 
+    def _read_head(self, buffer: bytes | bytearray, start: int) -> tuple[Head, int] | None:
+        """The head at `start` and where it ends, None if that is still to come. Raises Problem."""
+        known = self._known
+        found = known.match(buffer, start) if known is not None else None
+        if found is None:
+            end = buffer.find(b"\r\n\r\n", start + max(0, self._scanned - 3))
+            if end < 0 or end + 4 - start > HEAD_BYTES_MAX:
+                self._head_begun(buffer, start)
+                return None
+            block = bytes(buffer[start : end + 2])
+            head = parse_head(block)
+            self._known = know(block, head)
+            found = head, end + 4
+        self._scanned = 0
+        return found
+
     def _head_begun(self, buffer: bytes | bytearray, start: int) -> None:
         part = bytes(buffer[start : start + HEAD_BYTES_MAX])
         if self._idle:
             self._idle = False
-            self._deadline = self._hub.now + self._hub.limits.head_s
+            self._deadline = self.hub.now + self.hub.limits.head_s
         check_beginning(part, self._scanned)
         if len(buffer) - start >= HEAD_BYTES_MAX:
             raise Problem("caller.head_too_large")
         self._scanned = len(part)
 
     def _body_begun(self, head: Head, there: int) -> Sized | Chunked:
-        limits = self._hub.limits
+        limits = self.hub.limits
         if head.length is not None:
             if head.length > limits.body_bytes_max:
                 raise Problem("caller.too_large")
@@ -215,29 +224,26 @@ class Connection(asyncio.Protocol):
             self.send(CONTINUE)
         self._head = head
         self._body = body
-        self._began = self._hub.now
+        self._began = self.hub.now
         self._deadline = self._began + limits.body_s
         return body
 
     def _dispatch(self, head: Head, body: bytes) -> None:
         """Hand a request on. The edge for whatever a handler lets escape."""
-        hub = self._hub
+        hub = self.hub
         hub.counters.requests += 1
         request_id = hub.new_id()
-        method = head.method
-        exchange = self._exchange = Exchange(
-            self, request_id, bodyless=method == "HEAD", http10=head.http10, close=not head.keep_alive
-        )
+        exchange = self._exchange = Exchange(self, request_id, head)
         try:
             hub.handler(
-                Arrival(request_id, method, head.path, head.query, head.headers, body, self._peer, hub.clock()),
+                Arrival(request_id, head.method, head.path, head.query, head.headers, body, self._peer, hub.clock()),
                 exchange,
             )
         except Exception as error:
             self._failed(error, exchange)
 
     def _failed(self, error: Exception, exchange: Exchange) -> None:
-        hub = self._hub
+        hub = self.hub
         if isinstance(error, Problem):
             problem = error
         else:
@@ -251,15 +257,8 @@ class Connection(asyncio.Protocol):
 
     # Writing: what an exchange asks for.
 
-    @property
-    def draining(self) -> bool:
-        return self._hub.draining
-
-    def flush_later(self, exchange: Exchange) -> None:
-        self._hub.flush_later(exchange)
-
     def send(self, data: bytes) -> None:
-        self._hub.counters.bytes_out += len(data)
+        self.hub.counters.bytes_out += len(data)
         self._transport.write(data)
 
     def finished(self, close: bool) -> None:
@@ -267,17 +266,18 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         if close:
             # The client may not know yet that we stop, and have sent more.
-            self._linger() if self._hub.draining else self._close()
+            self._linger() if self.hub.draining else self._close()
             return
         if self._half_closed and not self._buffer and not self._running:
             self._close()
             return
         self._idle = True
         if not self.paused:
-            self._deadline = self._hub.now + self._hub.limits.idle_s
+            hub = self.hub
+            self._deadline = hub.now + hub.limits.idle_s
         if self._buffer and not self._running:
             # Not from in here: the request before is still on the stack.
-            self._hub.soon(self._go_on)
+            self.hub.soon(self._go_on)
 
     def cut(self, *, reset: bool) -> None:
         self._exchange = None
@@ -289,7 +289,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Answer what is no request, and read no more of it."""
-        hub = self._hub
+        hub = self.hub
         problems = hub.counters.problems
         problems[problem.code] = problems.get(problem.code, 0) + 1
         self.send(
@@ -313,7 +313,7 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._unsent = self._transport.get_write_buffer_size()
-        self._deadline = self._hub.now + (self._hub.limits.stall_s if self._unsent else self._hub.limits.linger_s)
+        self._deadline = self.hub.now + (self.hub.limits.stall_s if self._unsent else self.hub.limits.linger_s)
         self._transport.write_eof()
         if self._held:
             self._held = False
@@ -325,7 +325,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._head = self._body = None
         self._unsent = self._transport.get_write_buffer_size()
-        self._deadline = self._hub.now + self._hub.limits.stall_s
+        self._deadline = self.hub.now + self.hub.limits.stall_s
         self._transport.close()
 
     def _abort(self) -> None:
@@ -341,8 +341,8 @@ class Connection(asyncio.Protocol):
         try:
             exchange.lost()
         except Exception as error:
-            self._hub.counters.faults += 1
-            self._hub.fault(error, exchange.id)
+            self.hub.counters.faults += 1
+            self.hub.fault(error, exchange.id)
 
     # Time.
 
@@ -350,7 +350,7 @@ class Connection(asyncio.Protocol):
         """Look at the clock: the server calls this for each connection, a few times a second."""
         if self._exchange is not None or self.paused:
             if self.paused and not self._takes(now):
-                self._hub.counters.cut += 1
+                self.hub.counters.cut += 1
                 self._abort()
             elif self._half_closed and self._is_gone():
                 self._abort()
@@ -359,7 +359,7 @@ class Connection(asyncio.Protocol):
             if not self._takes(now):
                 self._abort()
             elif before and not self._unsent and self._state == _LINGERING:
-                self._deadline = now + self._hub.limits.linger_s
+                self._deadline = now + self.hub.limits.linger_s
         elif now > self._deadline:
             if self._body is not None or self._buffer:
                 self._refuse(Problem("caller.too_slow"))
@@ -367,7 +367,7 @@ class Connection(asyncio.Protocol):
                 self._close()
         elif self._body is not None:
             age = now - self._began
-            if age > self._hub.limits.body_grace_s and len(self._body.data) < age * self._hub.limits.body_bytes_per_s:
+            if age > self.hub.limits.body_grace_s and len(self._body.data) < age * self.hub.limits.body_bytes_per_s:
                 self._refuse(Problem("caller.too_slow"))
 
     def drain(self) -> None:
@@ -384,7 +384,7 @@ class Connection(asyncio.Protocol):
         unsent = self._transport.get_write_buffer_size()
         if unsent < self._unsent:
             self._unsent = unsent
-            self._deadline = now + self._hub.limits.stall_s
+            self._deadline = now + self.hub.limits.stall_s
             return True
         self._unsent = unsent
         return now <= self._deadline

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moonpool.errors import Problem
 from moonpool.web import head as heads
-from moonpool.web.head import HEAD_BYTES_MAX, Head, check_beginning, parse_head
+from moonpool.web.head import HEAD_BYTES_MAX, Head, Known, check_beginning, know, parse_head
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -240,6 +240,72 @@ def test_what_is_known_is_bounded() -> None:
     long = b"a" * 1000
     parse_head(b"GET /%b HTTP/1.1\r\nHost: a\r\nX-%b: a\r\n" % (long, long))
     assert max(map(len, (*heads._names, *heads._targets, *heads._hosts))) <= 128
+
+
+def known(block: bytes) -> Known:
+    made = know(block, parse_head(block))
+    assert made is not None
+    return made
+
+
+LONG = POST + b"X-A: 1\r\ncontent-LENGTH: \t12 \r\nX-B: 2\r\n"
+
+
+@pytest.mark.parametrize("digits", [b"12", b"0", b"007", b"4194304", b"9999999999"])
+def test_a_head_that_is_known_but_for_its_length_is_read_the_same(digits: bytes) -> None:
+    """Wherever it stands, however it is cut from what follows, and whatever went before."""
+    block = LONG.replace(b"12", digits)
+    for data in (block + b"\r\n", b"xy" + block + b"\r\nPOST / HTTP/1.1", bytearray(b"z" + block + b"\r\n\r\n")):
+        start = data.find(b"POST")
+        found = known(LONG).match(data, start)
+        assert found == (parse_head(block), start + len(block) + 2)
+    assert known(LONG).match(LONG + b"\r\n", 0) == (parse_head(LONG), len(LONG) + 2)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b"+5", b"-5", b"5 5", b"5,5", b"0x5", b"5;", b"5_5", b"1" * 11, b"1" * 30, b"\xb2", b"\xd9\xa3", b"\x0b5",
+        b"5\r", b"5\n", b"5\r\nTransfer-Encoding: chunked", b"5 \r\nContent-Length: 6", b"5 \r\n\r\n", b"\r\n 5",
+        b"5\0",
+    ],
+)  # fmt: skip
+def test_what_is_no_length_is_never_known(value: bytes) -> None:
+    """Then the head is read as if there had been none before it (cases 145 to 149)."""
+    assert known(LONG).match(LONG.replace(b"12", value) + b"\r\n", 0) is None
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        POST + b"Transfer-Encoding: chunked\r\n",
+        GET,
+        POST + b"Content-Length: 1\r\nConnection: close\r\n",
+        b"POST / HTTP/1.0\r\nContent-Length: 1\r\n",
+        POST + b"Content-Length: 1\r\nX-A: %b\r\n" % (b"a" * 2048),
+        POST + b"Content-Length: 12345678901\r\n",
+    ],
+)
+def test_heads_that_are_not_kept(block: bytes) -> None:
+    """Those without a length, the last of a connection, and long ones: an idle connection stays small (case 171)."""
+    assert know(block, parse_head(block)) is None
+
+
+@given(st.data())
+def test_a_known_head_hides_no_difference(data: st.DataObject) -> None:
+    """However a head is changed: what is taken for known is what would have been read."""
+    changed = bytearray(LONG + b"\r\n")
+    for _ in range(data.draw(st.integers(0, 3))):
+        start = data.draw(st.integers(0, len(changed)))
+        stop = min(len(changed), start + data.draw(st.integers(0, 3)))
+        changed[start:stop] = data.draw(
+            st.one_of(_pieces, st.sampled_from([b"", b"7", b"77", b" "]), st.binary(max_size=3))
+        )
+    found = known(LONG).match(changed, 0)
+    if found is not None:
+        head, end = found
+        assert changed.find(b"\r\n\r\n") == end - 4
+        assert parse_head(bytes(changed[: end - 2])) == head
 
 
 _pieces = st.sampled_from(

@@ -125,6 +125,46 @@ def test_any_bytes_in_any_pieces_are_served_or_refused(parts: list[bytes], data:
     assert outcome(cuts) == outcome([])
 
 
+def test_a_head_that_comes_again_is_read_again() -> None:
+    """The same head with another length, a changed one and the first once more, whole or in two reads: each request is
+    as if it were the first of its connection, and none sees the fields of another."""
+    pieces = [request(b"1"), request(b"22"), request(b"333", fields="X-One: 1\r\n"), request(b"1"), request(b"x" * 12)]
+    alone = []
+    for piece in pieces:
+        edge = Edge(echo)
+        feed(edge.connect(), piece)
+        alone += [(one.path, one.headers, one.body) for one in edge.arrivals]
+    for cut in (0, 20, 70):
+        edge = Edge(echo)
+        wire = edge.connect()
+        for piece in pieces:
+            for part in (piece[:cut], piece[cut:]):
+                if part:
+                    feed(wire, part)
+        assert [(one.path, one.headers, one.body) for one in edge.arrivals] == alone
+        assert [status for status, _, _ in answers(wire.sent)] == [200] * len(pieces)
+
+
+def test_a_head_that_comes_again_with_two_lengths_is_refused() -> None:
+    """What a first request said excuses nothing in the second (cases 145, 146)."""
+    for fields in ("Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n", "X: \0\r\n"):
+        edge = Edge(echo)
+        wire = edge.connect()
+        feed(wire, request(b"1"))
+        feed(wire, request(b"1", fields=fields))
+        assert [status for status, _, _ in answers(wire.sent)] == [200, 400]
+        assert wire.eof
+
+
+def test_a_body_that_is_too_long_is_refused_behind_a_known_head() -> None:
+    """The limit holds for every request of a connection."""
+    edge = Edge(echo, Limits(body_bytes_max=10))
+    wire = edge.connect()
+    feed(wire, request(b"1"))
+    feed(wire, request(b"1" * 11))
+    assert [status for status, _, _ in answers(wire.sent)] == [200, 413]
+
+
 def test_pipelined_requests_are_served_in_order() -> None:
     """A thousand at once, answered one after the other (case 10)."""
     edge = Edge(echo)
@@ -805,6 +845,6 @@ def test_an_idle_connection_is_small() -> None:
     for i in range(0, len(CHUNKED), 3):
         feed(wire, CHUNKED[i : i + 3])
     connection = wire.connection
-    held = [getattr(connection, name) for name in type(connection).__slots__ if name not in ("_hub", "_transport")]
+    held = [getattr(connection, name) for name in type(connection).__slots__ if name not in ("hub", "_transport")]
     assert sys.getsizeof(connection) + sum(map(sys.getsizeof, held)) < 1200
     assert not hasattr(connection, "__dict__") or not connection.__dict__
