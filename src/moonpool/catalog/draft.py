@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import Struct
+
 from moonpool.errors import conflict
 
 
-class Draft:
-    __slots__ = ("adjusted", "fields", "own", "refuse")
+class Draft(Struct, gc=False):
+    """`own`: `fields` is a copy."""
 
-    def __init__(self, fields: dict[str, Any], adjusted: tuple[str, ...], refuse: bool) -> None:
-        self.fields = fields
-        self.adjusted = adjusted
-        self.refuse = refuse
-        self.own = False
+    fields: dict[str, Any]
+    adjusted: tuple[str, ...]
+    refuse: bool
+    own: bool = False
 
     def set(self, name: str, value: Any) -> None:
         if not self.own:

@@ -49,9 +49,15 @@ def apply(call: Call, model: Model, refuse: bool = False, emulate: str = "") -> 
     if refuse and call.adjusted:
         conflicts.refuse_what_was_read(call.adjusted)
     checks = model.checks
-    for name in fields:
+    for name, value in fields.items():
         check = checks.get(name)
-        if check is not None and _check(name, fields[name], check, draft):
+        if check is None:
+            continue
+        low = check.low
+        # Most fields have a range and no more; `low` itself is for `_check` to judge.
+        if low is not None and low < value <= check.high and not check.refuse and not check.drop:
+            continue
+        if _check(name, value, check, draft):
             needs = needs - {name}
     if call.operation == CHAT:
         thinking, needs = _chat(model, needs, draft)

@@ -86,19 +86,20 @@ def map_(value: Any, param: str) -> None:
 def integer(value: Any, param: str) -> None:
     if type(value) is not int:
         raise invalid_type(value, param, "an integer")
-    _exact(value, param)
+    if not -EXACT_MAX <= value <= EXACT_MAX:
+        raise _inexact(value, param)
 
 
 def number(value: Any, param: str) -> None:
     if type(value) is int:
-        _exact(value, param)
+        if not -EXACT_MAX <= value <= EXACT_MAX:
+            raise _inexact(value, param)
     elif type(value) is not float:
         raise invalid_type(value, param, "a number")
 
 
-def _exact(value: int, param: str) -> None:
-    if not -EXACT_MAX <= value <= EXACT_MAX:
-        raise mistyped(param, f"invalid value: integer `{str(value)[:24]}`, expected one within 2^53")
+def _inexact(value: int, param: str) -> Problem:
+    return mistyped(param, f"invalid value: integer `{str(value)[:24]}`, expected one within 2^53")
 
 
 def count(value: Any, param: str) -> None:
@@ -145,8 +146,9 @@ def _empty(param: str) -> Problem:
 
 def stream_options(value: Any, param: str) -> None:
     map_(value, param)
-    if value.get("include_usage") is not None:
-        boolean(value["include_usage"], f"{param}.include_usage")
+    usage = value.get("include_usage")
+    if usage is not None and type(usage) is not bool:
+        boolean(usage, f"{param}.include_usage")
 
 
 _formats: Final = one_of("json_object", "json_schema", "regex", "text")

@@ -1,7 +1,7 @@
 """Are these messages a conversation? Roles, contents, and tool calls that are each answered.
 
-`check` walks the messages once. Plain ones (a role and a text) pass on a fast lane; the rest are looked at field by
-field. A message is changed in one way only: role `developer` becomes `system`, with a receipt.
+Most conversations are plain, each message a role and a text, and `check` sees so at a glance. In any other all messages
+are looked at field by field. One is changed in one way only: role `developer` becomes `system`, with a receipt.
 
 Sources: PROVIDERS 1.3 (roles, parts, tool results and their wording), 1.11 (prefix), CONTRACT 3.
 """
@@ -23,7 +23,8 @@ from moonpool.dialects.checks import (
 )
 
 _ROLES: Final = ("system", "user", "assistant", "tool", "latest_reminder")
-_PLAIN: Final = frozenset(("system", "user", "assistant", "latest_reminder"))
+# A tuple: what is looked for in it may be anything, and need not have a hash.
+_PLAIN: Final = ("user", "assistant", "system", "latest_reminder")
 _PARTS: Final = ("text", "image_url", "file")
 _IMAGE_URLS: Final = ("data:", "http://", "https://")
 _details: Final = one_of("low", "high", "original", "auto")
@@ -37,8 +38,20 @@ def check(messages: Any) -> tuple[str, ...]:
     """The receipts of what was mapped. Raises Problem (`caller.invalid_value`) that names the field."""
     if type(messages) is not list:
         raise invalid_type(messages, "messages", "a sequence")
+    for message in messages:
+        if (
+            type(message) is not dict
+            or len(message) != 2
+            or type(message.get("content")) is not str
+            or message.get("role") not in _PLAIN
+        ):
+            return _check_each(messages)
     if not messages:
         raise wrong("messages", "Empty input messages")
+    return ()
+
+
+def _check_each(messages: list[Any]) -> tuple[str, ...]:
     receipts: list[str] = []
     open_calls: dict[str, bool] | None = None  # ids of the last assistant's calls, and whether they still wait
     opened_at = 0
@@ -47,13 +60,7 @@ def check(messages: Any) -> tuple[str, ...]:
         if type(message) is not dict:
             raise invalid_type(message, f"messages[{at}]", "a map")
         role = message.get("role")
-        if (
-            open_calls is None
-            and len(message) == 2
-            and type(message.get("content")) is str
-            and type(role) is str
-            and role in _PLAIN
-        ):
+        if open_calls is None and len(message) == 2 and type(message.get("content")) is str and role in _PLAIN:
             continue
         path = f"messages[{at}]"
         if role == "developer":

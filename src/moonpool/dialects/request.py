@@ -19,11 +19,19 @@ from moonpool.words import CHAT, Call, Operation
 EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "ultra", "max")
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
 _FIM: Final = frozenset(("fim",))
+_RARE: Final = frozenset(
+    (
+        "max_completion_tokens", "thinking", "reasoning_effort", "tools", "tool_choice", "response_format", "logprobs",
+        "top_logprobs", "n",
+    )
+)  # fmt: skip
+"""Fields that mean something for others, or for what the model has to be able to do. A chat without any of them, whose
+last message is a role and a text, asks for text and no more."""
 
 
 def _model(value: Any, param: str) -> None:
-    checks.string(value, param)
-    if not value:
+    if type(value) is not str or not value:
+        checks.string(value, param)
         raise wrong(param, "Model Not Exist")
 
 
@@ -72,7 +80,8 @@ class Grammar:
     def parse(self, operation: Operation, raw: bytes, call_id: str) -> Call:
         """Raises Problem (`caller.malformed`, `caller.invalid_value`)."""
         fields = gate.read(raw)
-        table = self._chat if operation == CHAT else self._completion
+        chat = operation == CHAT
+        table = self._chat if chat else self._completion
         nulls = []
         for name, value in fields.items():
             check = table.get(name)
@@ -90,32 +99,37 @@ class Grammar:
         if options is not None and not stream:
             raise wrong("stream_options", "stream_options should be set along with stream = true")
         adjusted: tuple[str, ...] = ()
-        if operation == CHAT:
+        thinking = False
+        needs = _NO_NEEDS
+        if chat:
             if "messages" not in fields:
                 raise missing("", "messages")
-            adjusted = messages.check(fields["messages"])
-            thinking, dropped = _thinking(fields)
-            adjusted += dropped
-            needs = _chat_needs(fields, thinking)
+            said = fields["messages"]
+            adjusted = messages.check(said)
+            if len(said[-1]) > 2 or not _RARE.isdisjoint(fields):
+                thinking, dropped = _thinking(fields)
+                adjusted += dropped
+                needs = _chat_needs(fields, thinking)
+                if "max_completion_tokens" in fields:
+                    adjusted += _rename_output_max(fields)
         else:
             if "prompt" not in fields:
                 raise missing("", "prompt")
-            thinking = False
             needs = _completion_needs(fields)
-        if "max_completion_tokens" in fields:
-            adjusted += _rename_output_max(fields)
+            if "max_completion_tokens" in fields:
+                adjusted += _rename_output_max(fields)
         return Call(
-            id=call_id,
-            operation=operation,
-            model=fields["model"],
-            stream=stream,
-            fields=fields,
-            raw=raw,
-            include_usage=options is not None and options.get("include_usage") is True,
-            output_max=fields.get("max_tokens"),
-            thinking=thinking,
-            needs=needs,
-            adjusted=adjusted,
+            call_id,
+            operation,
+            fields["model"],
+            stream,
+            fields,
+            raw,
+            options is not None and options.get("include_usage") is True,
+            fields.get("max_tokens"),
+            thinking,
+            needs,
+            adjusted,
         )
 
 
