@@ -30,8 +30,20 @@ _LIFE: Final = re.compile(rb"(?:[ \t\r\n\f\v]|:[^\r\n]*[\r\n])*(:[^\r\n]*)?\Z")
 _QUIET: Final = b" \t\r\n\f\v:"
 _REST_OF_COMMENT: Final = re.compile(rb"[^\r\n]*+")
 
-_NAMES: Final[dict[bytes, str]] = {}
 _NAMES_MAX: Final = 512
+
+
+class _Names(dict[bytes, str]):
+    """Names of fields as they come, and in lower case: remembered, for hosts use few."""
+
+    def __missing__(self, name: bytes) -> str:
+        text = name.decode("latin-1").lower()
+        if len(self) < _NAMES_MAX and len(name) < 64:
+            self[name] = text
+        return text
+
+
+_NAMES: Final = _Names()
 
 
 class _Nonsense(HttpParserError):
@@ -42,9 +54,9 @@ class Connection(asyncio.Protocol):
     """Belongs to one pool. Idle (no exchange) or with one exchange under way; after `drop` it is nobody's."""
 
     __slots__ = (
-        "_answered", "_bare_bytes", "_body_left", "_chunks", "_comment", "_count", "_done", "_dropped", "_exchange",
-        "_fields", "_framed", "_head_left", "_interim", "_keep", "_parser", "_pool", "_reused", "_status", "_told",
-        "_transport", "_wrong", "counted", "idle", "idle_at", "on_body",
+        "_bare_bytes", "_body_left", "_chunks", "_comment", "_done", "_dropped", "_exchange", "_fields", "_fields_left",
+        "_framed", "_head_left", "_interim", "_keep", "_parser", "_pool", "_reused", "_status", "_told", "_transport",
+        "_wrong", "counted", "idle", "idle_at", "on_body",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -60,24 +72,25 @@ class Connection(asyncio.Protocol):
         self.counted = False
         self.idle = False
         self.idle_at = 0.0
+        # As they are after each answer but the connection's last.
+        self._interim = False
+        self._keep = True
+        self._wrong = ""
         self._reset()
 
     def _reset(self) -> None:
+        """Ready for the head of an answer."""
         limits = self._pool.limits
-        self._answered = False
         self._bare_bytes = 0
         self._body_left = limits.body_bytes_max
         self._comment = False
-        self._count = 0
         self._done = False
         self._fields: dict[str, str] = {}
+        self._fields_left = limits.fields_max
         self._framed = True
         self._head_left = limits.head_bytes_max
-        self._interim = False
-        self._keep = True
         self._status = 0
         self._told = False
-        self._wrong = ""
 
     # What the pool does.
 
@@ -124,7 +137,6 @@ class Connection(asyncio.Protocol):
             # Bytes that nobody asked for: an answer to come would be mistaken for another's.
             self._pool.discard(self)
             return
-        self._answered = True
         try:
             if self._status or len(data) <= self._head_left:
                 self._parser.feed_data(data)
@@ -133,7 +145,7 @@ class Connection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             self._wrong = self._wrong or str(error) or type(error).__name__
         if self._status:
-            self._tell(exchange, len(data))
+            self._tell(exchange, data)
         elif self._wrong:
             self._fail(exchange, "upstream.nonsense", self._wrong)
         else:
@@ -156,12 +168,13 @@ class Connection(asyncio.Protocol):
             raise self._nonsense("a second answer to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._status:
-            return  # trailers
-        self._count += 1
-        if self._count > self._pool.limits.fields_max:
+        left = self._fields_left
+        if not left:
+            if self._status:
+                return  # trailers
             raise self._nonsense(f"more than {self._pool.limits.fields_max} header fields")
-        key = _NAMES.get(name) or _lower(name)
+        self._fields_left = left - 1
+        key = _NAMES[name]
         fields = self._fields
         text = value.decode("latin-1")
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
@@ -183,6 +196,7 @@ class Connection(asyncio.Protocol):
         elif "content-length" not in fields and status not in _BODYLESS:
             self._framed = False
         self._status = status
+        self._fields_left = 0
 
     def on_message_complete(self) -> None:
         if self._interim:
@@ -205,8 +219,8 @@ class Connection(asyncio.Protocol):
             raise self._nonsense(f"a head of more than {self._pool.limits.head_bytes_max} bytes")
         self._parser.feed_data(data[self._head_left :])
 
-    def _tell(self, exchange: Exchange, size: int) -> None:
-        """Tell the sink what one read of `size` bytes brought."""
+    def _tell(self, exchange: Exchange, data: bytes) -> None:
+        """Tell the sink what the read of `data` brought."""
         try:
             if not self._told:
                 self._told = True
@@ -216,11 +230,14 @@ class Connection(asyncio.Protocol):
                     return
             chunks = self._chunks
             if chunks:
-                chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                chunks.clear()
+                if len(chunks) == 1:
+                    chunk = chunks.pop()
+                else:
+                    chunk = b"".join(chunks)
+                    chunks.clear()
                 self._bare_bytes = 0
-                self._body_left -= len(chunk)
-                if self._body_left < 0:
+                left = self._body_left = self._body_left - len(chunk)
+                if left < 0:
                     limit = self._pool.limits.body_bytes_max
                     self._fail(exchange, "upstream.too_large", f"more than {limit} bytes")
                     return
@@ -237,7 +254,7 @@ class Connection(asyncio.Protocol):
                     return
             elif not self._done:
                 # Chunk extensions and trailers are read and thrown away, but not without end.
-                self._bare_bytes += size
+                self._bare_bytes += len(data)
                 if self._bare_bytes > self._pool.limits.head_bytes_max:
                     self._wrong = "much framing and no body"
         except Exception as error:  # the edge to the sink: its fault must not cost us the connection's bookkeeping
@@ -274,7 +291,8 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             self._pool.discard(self)
             return
-        if self._reused and not self._answered and not exchange.retried:
+        answered = self._told or self._head_left < self._pool.limits.head_bytes_max
+        if self._reused and not answered and not exchange.retried:
             # It was closing while we wrote: the host has not begun to answer.
             exchange.retried = True
             self._pool.replace(self, exchange)
@@ -301,10 +319,3 @@ class Connection(asyncio.Protocol):
             return False
         self._comment = found.group(1) is not None
         return True
-
-
-def _lower(name: bytes) -> str:
-    text = name.decode("latin-1").lower()
-    if len(_NAMES) < _NAMES_MAX and len(name) < 64:
-        _NAMES[name] = text
-    return text

@@ -67,7 +67,7 @@ class Exchange:
         self._first_until = now + host.first_s
         self._total_until = now + host.total_s
         self._last_at = math.inf
-        self._paused_at = 0.0
+        self._paused_at: float  # while `paused`
 
     # What the relay does (transports.base.Inbound).
 
@@ -99,9 +99,17 @@ class Exchange:
         """Tell the sink, once. Whoever calls has freed the connection before."""
         if self.over:
             return
+        client = self._pool.client
         sink = self.sink
-        self._close()
-        tell_end(sink, problem, self._pool.client.report)
+        # `_close` and `tell_end`, without the calls: this is the end of every answer.
+        self.over = True
+        self.sink = _NOBODY
+        self.request = ()
+        client.active.discard(self)
+        try:
+            sink.end(problem)
+        except Exception as error:
+            client.report(error)
 
     def stop(self) -> None:
         self._pool.leave(self)
