@@ -49,16 +49,15 @@ def apply(call: Call, model: Model, refuse: bool = False, emulate: str = "") -> 
     if refuse and call.adjusted:
         conflicts.refuse_what_was_read(call.adjusted)
     checks = model.checks
-    for name, value in fields.items():
-        check = checks.get(name)
-        if check is None:
-            continue
-        low = check.low
-        # Most fields have a range and no more; `low` itself is for `_check` to judge.
-        if low is not None and low < value <= check.high and not check.refuse and not check.drop:
-            continue
-        if _check(name, value, check, draft):
-            needs = needs - {name}
+    for name in fields:
+        if name in checks:
+            value, check = fields[name], checks[name]
+            low = check.low
+            # Most fields have a range and no more; `low` itself is for `_check` to judge.
+            if low is not None and low < value <= check.high and not check.refuse and not check.drop:
+                continue
+            if _check(name, value, check, draft):
+                needs = needs - {name}
     if call.operation == CHAT:
         thinking, needs = _chat(model, needs, draft)
     else:
@@ -102,9 +101,10 @@ def _chat(model: Model, needs: frozenset[str], draft: Draft) -> tuple[bool, froz
     fields = draft.fields
     if model.peculiar:
         merge = model.system == "merge"
-        for message in fields["messages"]:
+        messages = fields["messages"]
+        for message in messages:
             if len(message) > 2 or type(message.get("content")) is not str or (merge and message["role"] == "system"):
-                conflicts.peculiar(fields["messages"], model, draft)
+                conflicts.peculiar(messages, model, draft)
                 break
     if "thinking" in fields or "reasoning_effort" in fields:
         thinking = _thinking(model, draft)

@@ -38,17 +38,17 @@ def check(messages: Any) -> tuple[str, ...]:
     """The receipts of what was mapped. Raises Problem (`caller.invalid_value`) that names the field."""
     if type(messages) is not list:
         raise invalid_type(messages, "messages", "a sequence")
-    for message in messages:
-        if (
-            type(message) is not dict
-            or len(message) != 2
-            or type(message.get("content")) is not str
-            or message.get("role") not in _PLAIN
-        ):
-            return _check_each(messages)
     if not messages:
         raise wrong("messages", "Empty input messages")
-    return ()
+    try:
+        for message in messages:
+            if len(message) != 2 or type(message["content"]) is not str or message["role"] not in _PLAIN:
+                break
+        else:
+            return ()
+    except (KeyError, TypeError):
+        pass  # no map, or one with other members
+    return _check_each(messages)
 
 
 def _check_each(messages: list[Any]) -> tuple[str, ...]:

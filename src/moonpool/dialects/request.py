@@ -92,7 +92,8 @@ class Grammar:
                     check(value, name)
         for name in nulls:
             del fields[name]
-        if "model" not in fields:
+        model = fields.get("model")
+        if model is None:
             raise missing("", "model")
         stream = fields.get("stream", False)
         options = fields.get("stream_options")
@@ -102,9 +103,9 @@ class Grammar:
         thinking = False
         needs = _NO_NEEDS
         if chat:
-            if "messages" not in fields:
+            said: Any = fields.get("messages")
+            if said is None and "messages" not in fields:
                 raise missing("", "messages")
-            said = fields["messages"]
             adjusted = messages.check(said)
             if len(said[-1]) > 2 or not _RARE.isdisjoint(fields):
                 thinking, dropped = _thinking(fields)
@@ -121,7 +122,7 @@ class Grammar:
         return Call(
             call_id,
             operation,
-            fields["model"],
+            model,
             stream,
             fields,
             raw,

@@ -139,8 +139,7 @@ class Exchange:
             raise RuntimeError("this answer was started before")
         close = self._close or connection.hub.draining
         self._connection = self._listener = None
-        connection.send(whole_answer(status, content_type, self.id, fields, body, close, self._bodyless))
-        connection.finished(close)
+        connection.finished(whole_answer(status, content_type, self.id, fields, body, close, self._bodyless), close)
 
     def start(self, status: int, content_type: str, fields: Fields) -> None:
         """The head of an answer whose length is not known: chunked, for HTTP/1.0 ended by the close."""
@@ -182,11 +181,15 @@ class Exchange:
         if not self._started:
             return b""
         head, pieces = self._head, self._pieces
-        if not pieces:
+        if head:
             self._head = b""
+        if not pieces:
             return head
-        self._head, self._pieces = b"", []
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(pieces) == 1:
+            body = pieces.pop()
+        else:
+            body = b"".join(pieces)
+            pieces.clear()
         return head + body if self._http10 else b"%b%x\r\n%b\r\n" % (head, len(body), body)
 
     def end(self) -> None:
@@ -199,9 +202,7 @@ class Exchange:
         last = self._take()
         if not (self._http10 or self._bodyless):
             last += _END
-        if last:
-            connection.send(last)
-        connection.finished(self._close or connection.hub.draining)
+        connection.finished(last, self._close or connection.hub.draining)
 
     def cut(self) -> None:
         """Close without the end mark. What was written before still goes out."""

@@ -53,10 +53,7 @@ class Connection(asyncio.Protocol):
         self._began = 0.0
         self._deadline = 0.0
         self._unsent = 0
-        self._running = False
-        self._held = False
-        self._half_closed = False
-        self._idle = False
+        self._running = self._held = self._half_closed = self._idle = False
         self.paused = False
         """More than the high-water mark is waiting for the client."""
 
@@ -261,23 +258,26 @@ class Connection(asyncio.Protocol):
         self.hub.counters.bytes_out += len(data)
         self._transport.write(data)
 
-    def finished(self, close: bool) -> None:
-        """The answer is complete."""
+    def finished(self, last: bytes, close: bool) -> None:
+        """The answer is complete with these bytes, if there are any more."""
+        hub = self.hub
+        if last:
+            hub.counters.bytes_out += len(last)
+            self._transport.write(last)
         self._exchange = None
         if close:
             # The client may not know yet that we stop, and have sent more.
-            self._linger() if self.hub.draining else self._close()
+            self._linger() if hub.draining else self._close()
             return
         if self._half_closed and not self._buffer and not self._running:
             self._close()
             return
         self._idle = True
         if not self.paused:
-            hub = self.hub
             self._deadline = hub.now + hub.limits.idle_s
         if self._buffer and not self._running:
             # Not from in here: the request before is still on the stack.
-            self.hub.soon(self._go_on)
+            hub.soon(self._go_on)
 
     def cut(self, *, reset: bool) -> None:
         self._exchange = None
