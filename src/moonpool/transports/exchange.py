@@ -101,15 +101,12 @@ class Exchange:
             return
         client = self._pool.client
         sink = self.sink
-        # `_close` and `tell_end`, without the calls: this is the end of every answer.
+        # `_close`, without the call: this is the end of every answer.
         self.over = True
         self.sink = _NOBODY
         self.request = ()
         client.active.discard(self)
-        try:
-            sink.end(problem)
-        except Exception as error:
-            client.report(error)
+        tell_end(sink, problem, client.report)
 
     def stop(self) -> None:
         self._pool.leave(self)
