@@ -38,6 +38,11 @@ from moonpool.words import Account, Arrival, Call, Key, Limits, Operation, Usage
 
 FREE_REASON: Final = "content_filter"  # the refusal text of a content review is said to cost nothing (contract 4)
 
+DIGESTS_MAX: Final = 1024
+_digests: dict[str, bytes] = {}
+"""`Authorization` fields of keys that were in use lately: to digest one takes longer than to find it. Whether the key
+still stands is asked each time."""
+
 _NOTHING = Usage()
 _UNSAID: Final = Problem("caller.gone")
 """The outcome of an attempt that says nothing of its host."""
@@ -122,18 +127,33 @@ def tell(platform: Platform, trip: Trip, reply: Reply | None, writer: Writer, pr
 async def authenticate(platform: Platform, arrival: Arrival) -> tuple[Key, Account]:
     """Whose key is it? Only `Authorization: Bearer` counts. Raises account.invalid_key, also past its end, and, for who
     may not use it from there or at all, account.forbidden or account.disabled."""
-    scheme, _, secret = arrival.headers.get("authorization", "").partition(" ")
-    if secret and scheme.lower() == "bearer":
-        found = await platform.keys.find(sha256(secret.strip().encode()).digest())
-        if found is not None:
-            key, account = found
-            if key.limits is not None:
-                access.admit(key.limits, arrival.peer, arrival.at)
-            if account.disabled:
-                raise Problem("account.disabled")
-            platform.keys.used(key.id, arrival.at)
-            return found
-    raise Problem("account.invalid_key")
+    field = arrival.headers.get("authorization", "")
+    digest = _digests.get(field) or _digest(field)
+    found = None if digest is None else await platform.keys.find(digest)
+    if found is None:
+        raise Problem("account.invalid_key")
+    if field not in _digests and digest is not None:
+        _remember(field, digest)
+    key, account = found
+    if key.limits is not None:
+        access.admit(key.limits, arrival.peer, arrival.at)
+    if account.disabled:
+        raise Problem("account.disabled")
+    platform.keys.used(key.id, arrival.at)
+    return found
+
+
+def _digest(field: str) -> bytes | None:
+    """The digest of the key in an `Authorization` field; None where there is none."""
+    scheme, _, secret = field.partition(" ")
+    return sha256(secret.strip().encode()).digest() if secret and scheme.lower() == "bearer" else None
+
+
+def _remember(field: str, digest: bytes) -> None:
+    """Only of keys that were found, so guesses cannot fill it."""
+    if len(_digests) >= DIGESTS_MAX:
+        _digests.clear()
+    _digests[field] = digest
 
 
 def find_model(platform: Platform, limits: Limits, call: Call) -> Model:
