@@ -81,7 +81,7 @@ def ends_well(home: Path, breaks: Callable[[App], None], body: Any, *scripts: An
 
 
 PLACES = [
-    ("decoder", "feed", 0),
+    ("decoder", "read", 0),
     ("decoder", "finish", 0),
     ("decoder", "start", 0),
     ("encoder", "feed", 0),
@@ -114,7 +114,7 @@ def test_a_broken_decoder_or_encoder_is_a_500(
     assert "Broken" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("part", "method", "at"), [("decoder", "feed", 1), ("encoder", "feed", 2)])
+@pytest.mark.parametrize(("part", "method", "at"), [("decoder", "read", 1), ("encoder", "feed", 2)])
 def test_a_break_of_ours_within_a_stream_is_an_error_event(tmp_path: Path, part: str, method: str, at: int) -> None:
     """After the first words: an error event, what was delivered is posted, the host's connection is closed."""
 

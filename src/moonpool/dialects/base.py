@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
+from moonpool.dialects.runs import Run
 from moonpool.errors import Problem
 from moonpool.words import Call, Event, Frame, Headers, Operation, Outbound, Target
 
@@ -40,14 +41,17 @@ class Decoder(Protocol):
 
     def feed(self, data: bytes) -> list[Frame]: ...
 
+    def read(self, data: bytes) -> Sequence[Frame | Run]:
+        """As `feed`, but a decoder may give frames that come alike as runs (runs.py)."""
+
     def finish(self) -> list[Frame]:
         """The body ended cleanly. Raises Problem("upstream.cut") when the answer was not whole."""
 
 
 class Encoder(Protocol):
-    """Frames of one answer in, the client's bytes out."""
+    """Frames of one answer in, or runs of them, the client's bytes out."""
 
-    def feed(self, frame: Frame) -> bytes: ...
+    def feed(self, frame: Frame | Run) -> bytes: ...
 
     def finish(self) -> bytes:
         """What ends the answer: `data: [DONE]` in a stream, the whole body otherwise."""

@@ -6,7 +6,8 @@ is not usage; but an answer that broke off, is empty or is no JSON never passes 
 
 Whether the host streams is seen from the first byte of the body, not from what was asked. Speed: once a text event was
 read in full, the bytes around its text are known, and an event with the same bytes around another JSON string differs
-in that string only. So most events of a stream cost one comparison and one string (`_learn`).
+in that string only. So most events of a stream are read together with those beside them (`_learn`, runs.py); and a
+whole answer of the usual form is read into records that have just that (plain.py).
 
 Sources: PROVIDERS 1.4, 1.5, 6 and 7; RELIABILITY 3.6, cases 18 to 27.
 """
@@ -16,75 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-from msgspec import Struct
-
-from moonpool.dialects.sse import Events, dumps
+from moonpool.dialects.answer import Answer, Choice, Message, is_error, is_json, parts_text, read_answer
+from moonpool.dialects.plain import CANDIDATES_MAX, GIVEN_UP, read_plain
+from moonpool.dialects.runs import Lane, Malformed, Run, lane
+from moonpool.dialects.sse import Events, data_of, dumps
 from moonpool.dialects.tool_calls import Slots
 from moonpool.dialects.usage import read_usage
 from moonpool.errors import Problem
 from moonpool.words import Event, Failed, Finished, Found, Frame, Headers, Metered, Outbound, Reasoning, Started, Text
 
 BODY_BYTES_MAX: Final = 64 << 20
-CANDIDATES_MAX: Final = 128
 _LESSONS_MAX: Final = 24
-_GIVEN_UP: Final = frozenset(("insufficient_system_resource", "abort"))
+
 
 ReadProblem = Callable[[int, Headers, bytes], Problem]
-
-
-class _Message(Struct, gc=False):
-    """A delta or a message. Any type is let in, and looked at where it is used."""
-
-    content: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    tool_calls: Any = None
-    search_results: Any = None
-
-
-class _Choice(Struct, gc=False):
-    index: Any = 0
-    delta: _Message | None = None
-    message: _Message | None = None
-    text: Any = None
-    logprobs: Any = None
-    finish_reason: Any = None
-
-
-class _Answer(Struct, gc=False):
-    """A chunk, a whole answer, or an error in one of its forms."""
-
-    id: Any = None
-    object: Any = None
-    created: Any = None
-    model: Any = None
-    system_fingerprint: Any = None
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
-    message: Any = None
-    code: Any = None
-
-
-_decode_answer: Final = msgspec.json.Decoder(_Answer).decode
-_read_string: Final = msgspec.json.Decoder(str).decode
-_Malformed: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-def _read_answer(data: bytes) -> _Answer:
-    """Raises one of _Malformed, also for bytes that are no UTF-8 in members that nobody reads: they would be handed
-    on."""
-    if not data.isascii():
-        data.decode()
-    return _decode_answer(data)
-
-
-_Lane = tuple[bytes, bytes, type[Text] | type[Reasoning], int, bool]
-"""The bytes before and after the text of an event, what such an event is and of which candidate, and whether it can
-be handed on as it is."""
-
-_NO_LANE: Final[_Lane] = (b"\n", b"\n", Text, 0, False)  # fits nothing: the data of an event has no newline
 
 
 class Decoder:
@@ -92,12 +38,13 @@ class Decoder:
 
     __slots__ = (
         "_begun", "_body", "_events", "_failed", "_finished", "_gave_up", "_lane", "_lessons", "_odd", "_output",
-        "_read_problem", "_shape", "_slots", "_started", "done", "next",
+        "_read_problem", "_rest", "_shape", "_slots", "_started", "done", "next",
     )  # fmt: skip
 
     def __init__(self, read_problem: ReadProblem) -> None:
         """`read_problem`: what an error object found inside an answer means (a dialect's `parse_problem`)."""
         self.next: Outbound | None = None
+        self.done = False
         self._read_problem = read_problem
         self._started = False
         self._output = False
@@ -106,35 +53,51 @@ class Decoder:
         self._finished: set[int] = set()
         self._slots: dict[int, Slots] = {}
         self._gave_up = ""
-        self._shape = "none yet"
-        self.start(200, {})
+        self._shape = ""  # "", until the first byte that is not blank; then "events" or "whole"
+        self._lane: Lane | None = None
+        self._lessons = 0
 
     def start(self, status: int, headers: Headers) -> None:
         if not self._shape:
             return  # nothing has come since the last start
         self.done = False
-        self._shape = ""  # "", until the first byte that is not blank; then "events" or "whole"
-        self._odd = False
-        self._events = Events()
-        self._body = bytearray()
-        self._lane = _NO_LANE
+        self._shape = ""
+        self._lane = None
         self._lessons = 0
 
     def feed(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        for item in self.read(data):
+            if type(item) is Run:
+                frames += item.frames()
+            else:
+                frames.append(item)  # type: ignore[arg-type]
+        return frames
+
+    def read(self, data: bytes) -> list[Frame | Run]:
+        lane = self._lane
+        if (
+            lane is not None
+            and len(data) < lane.short
+            and data.startswith(lane.head)
+            and data.endswith(lane.tail)
+            and not self._rest
+        ):
+            # One read with one event, as a host sends them that is no faster than its model.
+            run = lane.one(data)
+            if run is not None:
+                return [run]
         if self.done or self._failed:
             return []
         if not self._shape:
             data = self._begin(data)
         if self._shape == "whole":
-            self._body += data
-            if len(self._body) > BODY_BYTES_MAX:
-                self._failed = True
-                raise Problem("upstream.too_large", detail=f"a whole answer of more than {BODY_BYTES_MAX} bytes")
+            self._keep(data)
             return []
-        frames = self._frames(self._events.feed(data))
-        if self._events.broken is not None and not self.done and not self._failed:
-            frames.append(self._fail(self._events.broken))
-        return frames
+        items = self._items(self._events.take(data)) if self._shape else []
+        if self._shape and self._events.broken is not None and not self.done and not self._failed:
+            items.append(self._fail(self._events.broken))
+        return items
 
     def finish(self) -> list[Frame]:
         if self._failed:
@@ -146,8 +109,9 @@ class Decoder:
         frames: list[Frame] = []
         if not self.done:
             last = self._events.finish()
-            if last and _is_json(last[0]):
-                frames = self._frames(last)
+            frame = self._frame(last[0]) if last and is_json(last[0]) else None
+            if frame is not None:
+                frames.append(frame)
         if self._failed or self._is_whole():
             return frames
         if self._odd and not self._started:
@@ -161,9 +125,27 @@ class Decoder:
         """Pass over blanks (a host's keep-alive) and a byte order mark, then see what comes."""
         data = data.lstrip(b" \t\r\n\xef\xbb\xbf")
         if data:
-            self._shape = "whole" if data[:1] in b"{[<" else "events"
-            self._odd = data[:1] not in b":deir"
+            if data[:1] in b"{[<":
+                self._shape = "whole"
+                self._body: bytes | bytearray = b""
+            else:
+                self._shape = "events"
+                self._odd = data[:1] not in b":deir"
+                self._events = Events()
+                self._rest = self._events.rest
         return data
+
+    def _keep(self, data: bytes) -> None:
+        """A piece of a whole answer; most come in one."""
+        if not self._body:
+            self._body = data
+        elif type(self._body) is bytearray:
+            self._body += data
+        else:
+            self._body = bytearray(self._body) + data
+        if len(self._body) > BODY_BYTES_MAX:
+            self._failed = True
+            raise Problem("upstream.too_large", detail=f"a whole answer of more than {BODY_BYTES_MAX} bytes")
 
     def _is_whole(self) -> bool:
         if self.done:
@@ -172,41 +154,45 @@ class Decoder:
 
     def _fail(self, problem: Problem) -> Frame:
         self._failed = True
+        self._lane = None
         return Frame(b"", (Failed(problem),))
 
-    def _frames(self, values: list[bytes]) -> list[Frame]:
-        frames: list[Frame] = []
-        before, after, kind, index, as_is = self._lane
-        for value in values:
-            if value.startswith(before) and value.endswith(after):
-                try:
-                    text = _read_string(value[len(before) : -len(after)])
-                except _Malformed:
-                    text = ""
-                if text:
-                    frames.append(Frame(b"data: " + value + b"\n\n" if as_is else b"", (kind(text, index),)))
+    def _items(self, block: bytes) -> list[Frame | Run]:
+        """What complete events say."""
+        items: list[Frame | Run] = []
+        at, size = 0, len(block)
+        while at < size:
+            lane = self._lane
+            if lane is not None and block.startswith(lane.head, at):
+                run = lane.read(block, at)
+                if run is not None:
+                    items.append(run)
+                    at += len(run.raw)
                     continue
-            frame = self._frame(value)
+            end = block.index(b"\n\n", at)
+            value = data_of(block[at:end])
+            at = end + 2
+            frame = None if value is None else self._frame(value)
             if frame is not None:
-                frames.append(frame)
-                before, after, kind, index, as_is = self._lane
+                items.append(frame)
             if self.done or self._failed:
                 break
-        return frames
+        return items
 
     def _frame(self, value: bytes) -> Frame | None:
         """One event in full. None for the end mark and for what is none of ours."""
         data = value.strip()
         if data == b"[DONE]":
             self.done = True
+            self._lane = None
             return None
         if not data or data.startswith(b":"):
             return None
         try:
-            answer = _read_answer(data)
-        except _Malformed as error:
+            answer = read_answer(data)
+        except Malformed as error:
             return self._fail(Problem("upstream.nonsense", detail=f"an event is not JSON of a known shape: {error}"))
-        if _is_error(answer):
+        if is_error(answer):
             return self._fail(self._read_problem(200, {}, data))
         events: list[Event] = []
         first = not self._started
@@ -224,12 +210,19 @@ class Decoder:
 
     def _whole(self, body: bytes) -> Frame:
         self.done = True
+        plain = None if self._started else read_plain(body)
+        if plain is not None:
+            self._started = self._output = True
+            index = plain[1].index  # type: ignore[union-attr]
+            self._begun.add(index)
+            self._finished.add(index)
+            return Frame(body, plain)
         try:
-            answer = _read_answer(body)
-        except _Malformed as error:
+            answer = read_answer(body)
+        except Malformed as error:
             kind = "HTML" if body.startswith(b"<") else "not JSON of a known shape"
             raise Problem("upstream.nonsense", detail=f"the body is {kind}: {error}") from None
-        if _is_error(answer):
+        if is_error(answer):
             return self._fail(self._read_problem(200, {}, body))
         if not answer.choices:
             raise Problem("upstream.nonsense", detail="an answer without choices")
@@ -245,7 +238,7 @@ class Decoder:
             return self._fail(problem)
         return Frame(body if as_is else b"", tuple(events))
 
-    def _start_event(self, answer: _Answer) -> Event:
+    def _start_event(self, answer: Answer) -> Event:
         self._started = True
         name, model, created, fingerprint = answer.id, answer.model, answer.created, answer.system_fingerprint
         return Started(
@@ -255,7 +248,7 @@ class Decoder:
             fingerprint if type(fingerprint) is str and fingerprint else None,
         )
 
-    def _choice(self, choice: _Choice, message: _Message | None, whole: bool, events: list[Event]) -> bool:
+    def _choice(self, choice: Choice, message: Message | None, whole: bool, events: list[Event]) -> bool:
         """Add the events of one choice. False when its bytes do not say it in the client's spelling."""
         index = choice.index
         if type(index) is not int or not 0 <= index < CANDIDATES_MAX:
@@ -267,7 +260,7 @@ class Decoder:
         if message is not None:
             content = message.content
             if type(content) is list:
-                content = _parts_text(content)
+                content = parts_text(content)
                 as_is = False
             reasoning = message.reasoning_content
             if reasoning is None and type(message.reasoning) is str:
@@ -293,7 +286,7 @@ class Decoder:
             if reason == "stop" and index in self._slots and self._slots[index].called:
                 # So say some where the call was forced; programs look for the other word before they run a tool.
                 reason, as_is = "tool_calls", False
-            elif reason in _GIVEN_UP:
+            elif reason in GIVEN_UP:
                 self._gave_up = reason
             events.append(Finished(reason, index))
         return as_is
@@ -317,19 +310,19 @@ class Decoder:
         before, after = value[:at], value[at + len(literal) :]
         probe = "probe \n"
         try:
-            answer = _read_answer(before + dumps(probe) + after)
-        except _Malformed:
+            answer = read_answer(before + dumps(probe) + after)
+        except Malformed:
             return
         if answer.choices is None or len(answer.choices) != 1:
             return
         choice = answer.choices[0]
-        message = choice.delta or choice.message or _Message()
+        message = choice.delta or choice.message or Message()
         if type(event) is Text:
             seen = choice.text if message.content is None else message.content
         else:
             seen = message.reasoning if message.reasoning_content is None else message.reasoning_content
         if seen == probe:
-            self._lane = (before, after, type(event), event.index, as_is)
+            self._lane = lane(before, after, type(event), event.index, as_is)
 
 
 def _add_usage(value: Any, events: list[Event]) -> bool:
@@ -349,27 +342,3 @@ def _add_found(value: Any, index: int, events: list[Event]) -> bool:
     if results:
         events.append(Found(results, index))
     return type(value) is list and len(results) == len(value)
-
-
-def _parts_text(parts: list[Any]) -> str:
-    texts = [part.get("text") for part in parts if type(part) is dict]
-    return "".join(text for text in texts if type(text) is str)
-
-
-def _is_error(answer: _Answer) -> bool:
-    if answer.error:
-        return True
-    return not answer.choices and answer.usage is None and (
-        answer.object == "error" or (type(answer.message) is str and answer.code is not None)
-    )  # fmt: skip
-
-
-def _is_json(value: bytes) -> bool:
-    data = value.strip()
-    if data == b"[DONE]":
-        return True
-    try:
-        _read_answer(data)
-    except _Malformed:
-        return False
-    return True

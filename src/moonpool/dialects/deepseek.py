@@ -92,7 +92,8 @@ class DeepSeek(OpenAI):
     def _path(self, call: Call, target: Target) -> str:
         if call.operation != CHAT:
             return f"{option(target, 'beta_path', '/beta')}/completions"
-        if "prefix" in call.needs or _is_strict(call.fields.get("tools")):
+        tools = call.fields.get("tools")
+        if "prefix" in call.needs or (tools and _is_strict(tools)):
             return f"{option(target, 'beta_path', '/beta')}/chat/completions"
         return "/chat/completions"
 
@@ -109,4 +110,4 @@ class DeepSeek(OpenAI):
 
 
 def _is_strict(tools: Any) -> bool:
-    return any(tool["type"] == "function" and tool["function"].get("strict") for tool in tools or ())
+    return any(tool["type"] == "function" and tool["function"].get("strict") for tool in tools)

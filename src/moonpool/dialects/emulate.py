@@ -152,6 +152,8 @@ class EmulatedDecoder:
             self.done = not self._wrong
         return [Frame(b"", tuple(events))] if events else []
 
+    read = feed
+
     def finish(self) -> list[Frame]:
         if self._over:
             return []

@@ -18,6 +18,7 @@ import msgspec
 from moonpool.dialects.base import Encoder, Identity
 from moonpool.dialects.chunks import Chunks
 from moonpool.dialects.names import name_of, settle, swap
+from moonpool.dialects.runs import Lane, Run
 from moonpool.dialects.sse import DONE, event, safe
 from moonpool.dialects.usage import CACHE_MEMBER, complete_usage
 from moonpool.dialects.whole import Whole
@@ -53,8 +54,8 @@ class _Stream:
     """
 
     __slots__ = (
-        "_apart", "_chunks", "_finished", "_held", "_identity", "_include", "_old", "_operation", "_ours", "_running",
-        "_sent", "_thinking", "_usage", "_usage_sent", "_verbatim",
+        "_apart", "_around", "_chunks", "_finished", "_held", "_identity", "_include", "_lane", "_old", "_operation",
+        "_ours", "_running", "_sent", "_thinking", "_usage", "_usage_sent", "_verbatim",
     )  # fmt: skip
 
     def __init__(self, operation: Operation, identity: Identity, verbatim: bool, include: bool, apart: bool) -> None:
@@ -65,6 +66,8 @@ class _Stream:
         self._apart = apart
         self._chunks: Chunks | None = None
         self._old = self._ours = b""  # the host's name for the model as it stands in its bytes, and what goes there
+        self._lane: Lane | None = None  # of the last run that was handed on; and what our bytes have around its texts
+        self._around: tuple[bytes, bytes] | None = None
         self._sent = False  # whether bytes of the host's own went out
         self._thinking = False
         self._finished = False
@@ -73,7 +76,20 @@ class _Stream:
         self._usage_sent = False
         self._running = False  # the host sends running totals, so the one on its last chunk may not be the last
 
-    def feed(self, frame: Frame) -> bytes:
+    def feed(self, frame: Frame | Run) -> bytes:
+        return self._feed_run(frame) if type(frame) is Run else self._feed(frame)  # type: ignore[arg-type]
+
+    def _feed_run(self, run: Run) -> bytes:
+        lane = run.lane
+        if self._held is not None or (lane is not self._lane and not self._enter(lane)):
+            return b"".join([self._feed(frame) for frame in run.frames()])
+        raw, around = run.raw, self._around
+        if around is not None:
+            head, tail = around
+            raw = head + raw[len(lane.head) : -len(lane.tail)].replace(lane.between, tail + head) + tail
+        return raw if raw.isascii() else safe(raw)
+
+    def _feed(self, frame: Frame) -> bytes:
         raw = frame.raw
         if self._verbatim and raw:
             events = frame.events
@@ -98,6 +114,24 @@ class _Stream:
             self._verbatim = False  # the host answered as a whole
         return self._build(frame)
 
+    def _enter(self, lane: Lane) -> bool:
+        """See what is to be changed in the bytes around the texts of a lane. False where that is not known once and for
+        all."""
+        if not (self._verbatim and lane.as_is):
+            return False
+        head, tail = lane.head, lane.tail
+        if self._old:
+            head = head.replace(self._old, self._ours, 1)
+            if head == lane.head:
+                return False
+        if not self._include and tail.endswith(_NULL_USAGE):
+            tail = tail[: -len(_NULL_USAGE)] + b"}\n\n"
+        self._around = None if head == lane.head and tail == lane.tail else (head, tail)
+        self._lane = lane
+        self._sent = True
+        self._thinking |= lane.kind is Reasoning
+        return True
+
     def finish(self) -> bytes:
         chunks = self._chunks or self._start(None)
         out = self._release(self._usage)
@@ -117,6 +151,7 @@ class _Stream:
             self._chunks = Chunks(self._operation, names, self._include, self._identity.id)
             if self._verbatim and frame is not None:
                 self._old, self._ours = swap(frame.raw, name_of(started), names.model)
+                self._lane = None
         return self._chunks
 
     def _hand_on(self, frame: Frame) -> bytes:

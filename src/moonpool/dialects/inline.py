@@ -35,6 +35,8 @@ class InlineDecoder:
         self.done = self._inner.done
         return frames
 
+    read = feed
+
     def finish(self) -> list[Frame]:
         try:
             frames = self._told(self._inner.finish())

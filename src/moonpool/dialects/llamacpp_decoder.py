@@ -62,6 +62,8 @@ class PassDecoder:
             frames += self._take(raw, piece, last=piece.stop)
         return frames
 
+    read = feed
+
     def finish(self) -> list[Frame]:
         self.next = None
         if self._over:

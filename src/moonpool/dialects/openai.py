@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from moonpool.dialects import problems
-from moonpool.dialects.base import Decoder, Encoder, Identity
+from moonpool.dialects.base import Decoder
 from moonpool.dialects.decode import Decoder as FamilyDecoder
 from moonpool.dialects.encode import make_encoder
 from moonpool.dialects.host_options import Options, options_of, say_prefix, say_thinking, spell
@@ -51,8 +51,9 @@ class OpenAI:
         adjusted: tuple[str, ...] = ()
         if call.operation == CHAT and (options or target.replay != "keep"):
             adjusted = self._adapt(call, target, options, body)
-        for name in options.get("drop", ()):
-            body.pop(name, None)
+        if options:
+            for name in options.get("drop", ()):
+                body.pop(name, None)
         return Outbound(self._path(call, target), dumps(body), stream=call.stream, adjusted=adjusted)
 
     def _adapt(self, call: Call, target: Target, options: Options, body: dict[str, Any]) -> tuple[str, ...]:
@@ -80,6 +81,8 @@ class OpenAI:
 
     def decoder(self, call: Call, target: Target) -> Decoder:
         inner = FamilyDecoder(self.parse_problem)
+        if not (target.options or target.host.options):
+            return inner
         inline = option(target, "inline_thinking", "")
         if not inline or call.operation != CHAT:
             return inner
@@ -89,8 +92,7 @@ class OpenAI:
         )
         return InlineDecoder(inner, opened=opened)
 
-    def encoder(self, call: Call, identity: Identity, verbatim: bool, switches: Mapping[str, str]) -> Encoder:
-        return make_encoder(call, identity, verbatim, switches)
+    encoder = staticmethod(make_encoder)
 
     def parse_problem(self, status: int, headers: Headers, body: bytes) -> Problem:
         return problems.read_problem(status, headers, body, self.rows)

@@ -26,22 +26,34 @@ class Events:
     """Reads the events of one stream.
 
     `feed` gives the data of the events that became complete, each without a line's end in it; events without data
-    (comments, `event:` alone) are dropped. A line or an event of more than `bytes_max` bytes ends the reading: what
-    came before it is still given, `broken` then says why nothing more will come.
+    (comments, `event:` alone) are dropped. `take` gives them as a block, for who looks at it himself. A line or an
+    event of more than `bytes_max` bytes ends the reading: what came before it is still given, `broken` then says why
+    nothing more will come.
     """
 
     __slots__ = ("_after_cr", "_bytes_max", "_first", "_rest", "broken")
 
     def __init__(self, bytes_max: int = EVENT_BYTES_MAX) -> None:
         self.broken: Problem | None = None
-        self._bytes_max = bytes_max
         self._rest = bytearray()
+        self._bytes_max = bytes_max
         self._first = True
         self._after_cr = False
 
+    @property
+    def rest(self) -> bytearray:
+        """What came of an event that is not complete; the same object for ever."""
+        return self._rest
+
     def feed(self, data: bytes) -> list[bytes]:
+        block = self.take(data)
+        values = [data_of(piece) for piece in block[:-2].split(b"\n\n")] if block else []
+        return [value for value in values if value is not None]
+
+    def take(self, data: bytes) -> bytes:
+        """The events that became complete, as they came but for their line ends: each ends in a blank line."""
         if self.broken is not None:
-            return []
+            return b""
         if self._first:
             data = self._begin(data)
         if self._after_cr or 13 in data:
@@ -52,7 +64,7 @@ class Events:
             rest += data
             if rest.find(b"\n\n", looked_at) < 0:
                 self._check_rest()
-                return []
+                return b""
             data = bytes(rest)
             rest.clear()
         if not data.endswith(b"\n\n"):
@@ -61,39 +73,29 @@ class Events:
                 end = 0
             rest += data[end:]
             data = data[:end]
-        # Most reads are nothing but `data: …` and blank lines, and then one split does it.
-        if data.startswith(b"data: ") and len(data) <= self._bytes_max:
-            values = data[6:-2].split(b"\n\ndata: ")
-            for value in values:
-                if 10 in value:
-                    break
-            else:
-                if len(rest) > self._bytes_max:
-                    self._check_rest()
-                return values
-        values = self._blocks(data.split(b"\n\n"))
-        if len(rest) > self._bytes_max and self.broken is None:
+        if len(data) > self._bytes_max:
+            data = self._bounded(data)
+        if len(rest) > self._bytes_max:
             self._check_rest()
-        return values
+        return data
 
     def finish(self) -> list[bytes]:
         """The bytes are over. Gives the event that no blank line closed, if there is one."""
         if self.broken is not None:
             return []
-        value = _data(bytes(self._rest))
+        value = data_of(bytes(self._rest))
         self._rest.clear()
         return [] if value is None else [value]
 
-    def _blocks(self, blocks: list[bytes]) -> list[bytes]:
-        values = []
-        for block in blocks:
-            if len(block) > self._bytes_max and len(block.strip(b"\n")) > self._bytes_max:
+    def _bounded(self, block: bytes) -> bytes:
+        """What of it comes before an event that is too long."""
+        at = 0
+        for piece in block.split(b"\n\n"):
+            if len(piece) > self._bytes_max and len(piece.strip(b"\n")) > self._bytes_max:
                 self._break()
-                break
-            value = _data(block)
-            if value is not None:
-                values.append(value)
-        return values
+                return block[:at]
+            at += len(piece) + 2
+        return block
 
     def _begin(self, data: bytes) -> bytes:
         """Drop a byte order mark at the very start, though it be cut in pieces."""
@@ -123,8 +125,10 @@ class Events:
         self.broken = Problem("upstream.too_large", detail=f"one event has more than {self._bytes_max} bytes")
 
 
-def _data(block: bytes) -> bytes | None:
-    """The data of one event, None if it has none."""
+def data_of(block: bytes) -> bytes | None:
+    """The data of one event, given without the blank line; None if it has none."""
+    if block.startswith(b"data: ") and 10 not in block:
+        return block[6:]
     values = []
     for line in block.split(b"\n"):
         if line.startswith(b"data:"):

@@ -6,8 +6,9 @@ counts itself. Shapes: PROVIDERS 1.4; hosts without cache fields: section 7; abs
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeGuard
+from typing import Annotated, Any, Final, TypeGuard
 
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from moonpool.words import Usage
@@ -45,6 +46,44 @@ def read_usage(value: Any) -> Usage | None:
     used = Usage(prompt - hit, hit, completion, reasoning if reasoning < completion else completion)
     tools: Any = value.get("server_tool_use")
     return used if tools is None else _with_searches(used, tools)
+
+
+Count = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
+
+
+class PromptDetails(Struct, gc=False):
+    cached_tokens: Count | None = None
+
+
+class CompletionDetails(Struct, gc=False):
+    reasoning_tokens: Count | None = None
+
+
+class Tokens(Struct, gc=False):
+    """A usage of the usual form. What does not fit says as much or nothing, and is read by `read_usage`."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    prompt_cache_hit_tokens: Count | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+    reasoning_tokens: Count | None = None
+    server_tool_use: None = None
+
+
+def read_tokens(tokens: Tokens) -> Usage | None:
+    """As `read_usage`."""
+    hit, reasoning = tokens.prompt_cache_hit_tokens, None
+    if hit is None:
+        hit = 0 if tokens.prompt_tokens_details is None else tokens.prompt_tokens_details.cached_tokens or 0
+    if tokens.completion_tokens_details is not None:
+        reasoning = tokens.completion_tokens_details.reasoning_tokens
+    if reasoning is None:
+        reasoning = tokens.reasoning_tokens or 0
+    prompt, completion = tokens.prompt_tokens, tokens.completion_tokens
+    if hit > prompt:
+        return None
+    return Usage(prompt - hit, hit, completion, reasoning if reasoning < completion else completion)
 
 
 def _with_searches(usage: Usage, tools: Any) -> Usage:

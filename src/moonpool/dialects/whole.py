@@ -13,6 +13,7 @@ from msgspec import Struct
 from moonpool.dialects.base import Identity
 from moonpool.dialects.chunks import tool_call_id
 from moonpool.dialects.names import asked_for, name_of, settle, swap
+from moonpool.dialects.runs import Run
 from moonpool.dialects.sse import dumps
 from moonpool.dialects.usage import CACHE_MEMBER, complete_usage, write_usage
 from moonpool.words import (
@@ -70,20 +71,24 @@ class Whole:
         self._fresh = True
         self._unread: Frame | None = None
 
-    def feed(self, frame: Frame) -> bytes:
-        if self._fresh and self._verbatim and frame.raw and not frame.raw.startswith((b"data:", b":")):
+    def feed(self, frame: Frame | Run) -> bytes:
+        raw = frame.raw
+        if self._fresh and self._verbatim and raw and not raw.startswith((b"data:", b":")):
             # All of a host's whole answer, as a rule: what it says is looked at when something else comes too.
-            self._fresh, self._unread = False, frame
-            first = frame.events[0] if frame.events else None
-            started = first if type(first) is Started else None
+            self._fresh, self._unread = False, frame  # type: ignore[assignment]
+            events = frame.events  # type: ignore[union-attr]
+            started = events[0] if events and type(events[0]) is Started else None
             if started is not None and started.model == self._identity.model:
-                self._body = frame.raw
+                self._body = raw
                 return b""
-            old, ours = swap(frame.raw, name_of(started), asked_for(self._identity, started))
-            self._body = frame.raw.replace(old, ours, 1) if old else frame.raw
-            if not old or self._body != frame.raw:
+            old, ours = swap(raw, name_of(started), asked_for(self._identity, started))
+            self._body = raw.replace(old, ours, 1) if old else raw
+            if not old or self._body != raw:
                 return b""
             self._body = b""
+        if type(frame) is Run:
+            return b"".join([self.feed(each) for each in frame.frames()])
+        assert type(frame) is Frame
         self._fresh = False
         if self._unread is not None:
             unread, self._unread = self._unread, None

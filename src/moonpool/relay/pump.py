@@ -6,9 +6,11 @@ None when the answer reached its end, else the Problem. What it counted stays wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from moonpool.dialects.base import Dialect, Encoder
+from moonpool.dialects.runs import Run
 from moonpool.errors import Problem
 from moonpool.later import Later
 from moonpool.relay.places import Permit
@@ -26,8 +28,8 @@ _BROKEN: Final = frozenset(("upstream.cut", "upstream.timeout"))
 
 class Attempt:
     __slots__ = (
-        "_call", "_decoder", "_dialect", "_encoder", "_headers", "_inbound", "_permit", "_refusal", "_reply",
-        "_seam", "_status", "_target", "_transport", "_trip", "begun", "ended",
+        "_decoder", "_dialect", "_encoder", "_headers", "_inbound", "_permit", "_refusal", "_reply",
+        "_seam", "_status", "_transport", "_trip", "begun", "ended",
     )  # fmt: skip
 
     def __init__(
@@ -46,18 +48,14 @@ class Attempt:
         self.ended: Later[Problem | None] = Later()
         self._trip = trip
         self._reply = reply
-        self._call = call
         self._permit = permit
         self._seam = seam
-        self._target = target
         self._dialect = dialect
         self._transport = transport
         self._encoder = encoder
         self._decoder = dialect.decoder(call, target)
         self._refusal: bytearray | None = None
         self.begun = False
-        self._status = 0
-        self._headers: Headers = {}
         reply.source = self
         outbound = dialect.render_call(call, target)
         reply.serve_from(target, outbound.adjusted)
@@ -68,14 +66,14 @@ class Attempt:
     # What the transport tells its sink.
 
     def head(self, status: int, headers: Headers) -> None:
-        self._status = status
-        self._headers = headers
         if status == 200:
             try:
                 self._decoder.start(status, headers)
             except Exception as error:  # the edge of the decoder and the encoder: the request must end
                 self._fault(error)
         else:
+            self._status = status
+            self._headers = headers
             self._refusal = bytearray()
 
     def alive(self) -> None:
@@ -86,9 +84,14 @@ class Attempt:
             self._refusal += chunk[: REFUSAL_BYTES_MAX - len(self._refusal)]
             return
         try:
-            frames = self._decoder.feed(chunk)
-            if frames:
-                self._pass(frames if self._seam is None else self._seam.feed(frames))
+            if self._seam is None:
+                items = self._decoder.read(chunk)
+                if items:
+                    self._pass(items)
+            else:
+                frames = self._decoder.feed(chunk)
+                if frames:
+                    self._pass(self._seam.feed(frames))
         except Problem as problem:
             self._close(problem)
             return
@@ -127,11 +130,18 @@ class Attempt:
         following = self._decoder.next
         if following is not None:
             self._refusal = None
-            self._inbound = self._transport.send(self._target.host, following, self)
+            self._inbound = self._transport.send(self._permit.place.target.host, following, self)
             if self._reply.paused:
                 self._inbound.pause()
             return False
-        self._complete()
+        # The answer is whole. Usage that the host did not say is what we counted, for client and ledger alike.
+        trip, encoder = self._trip, self._encoder
+        trip.whole = True
+        if trip.usage is None:
+            trip.usage = trip.estimate()
+            self._reply.finish(encoder.feed(Frame(b"", (Metered(trip.usage),))) + encoder.finish())
+        else:
+            self._reply.finish(encoder.finish())
         return True
 
     # What the reply tells its source.
@@ -148,16 +158,6 @@ class Attempt:
 
     def resume(self) -> None:
         self._inbound.resume()
-
-    def _complete(self) -> None:
-        """The answer is whole. Usage that the host did not say is what we counted, for client and ledger alike."""
-        trip, encoder = self._trip, self._encoder
-        trip.whole = True
-        counted = b""
-        if trip.usage is None:
-            trip.usage = trip.estimate()
-            counted = encoder.feed(Frame(b"", (Metered(trip.usage),)))
-        self._reply.finish(counted + encoder.finish())
 
     def _close(self, problem: Problem) -> None:
         try:
@@ -177,62 +177,33 @@ class Attempt:
     def _begin(self) -> None:
         """The first meaningful piece has come."""
         self.begun = True
-        now = self._trip.monotonic()
-        self._trip.first_at = self._trip.first_at or now
+        trip = self._trip
+        now = trip.monotonic()
+        trip.first_at = trip.first_at or now
         self._permit.began(now)
         if self._seam is not None:
-            self._reply.remark(f"continued by {self._target.host.name}")
+            self._reply.remark(f"continued by {self._permit.place.target.host.name}")
 
-    def _pass(self, frames: list[Frame]) -> bool:
-        """Meter the frames and hand them to the client. False when one of them ended the attempt."""
-        trip = self._trip
+    def _pass(self, items: Sequence[Frame | Run]) -> bool:
+        """Count what is said, keep it where it is kept, and hand it to the client, up to a failure. False when that
+        ended the attempt. Runs for every read."""
+        trip, reply, encode = self._trip, self._reply, self._encoder.feed
+        said = trip.said
         out: list[bytes] = []
-        meaningful, failed = self._encode(frames, out)
-        if trip.said is not None and trip.ascii_chars + trip.wide_chars > CHARS_MAX:
-            trip.said.give_up()
-        if meaningful and not self.begun:
-            self._begin()
-        if self._reply.stream and out:
-            self._reply.push(b"".join(out), meaningful)
-        if failed is not None:
-            self._close(failed)
-            return False
-        return not self.ended.done()
-
-    def _encode(self, frames: list[Frame], out: list[bytes]) -> tuple[bool, Problem | None]:
-        """Count what the frames say, keep it where it is kept, and append the client's bytes to `out`, up to a failure:
-        (whether something meaningful was said, the failure). Runs for every event, so it counts in locals."""
-        trip, encode = self._trip, self._encoder.feed
+        texts: list[str] = []
+        thoughts: list[str] = []
+        call_chars = 0
         meaningful = False
         failed: Problem | None = None
-        said = trip.said
-        keep = None if said is None else said.texts.append
-        ascii_chars = wide_chars = 0
-        for frame in frames:
-            for event in frame.events:
+        for item in items:
+            if type(item) is Run:
+                (texts if item.lane.kind is Text else thoughts).extend(item.texts)
+                out.append(encode(item))
+                continue
+            for event in item.events:  # type: ignore[union-attr]
                 kind = type(event)
                 if kind is Text:
-                    text = event.text  # type: ignore[union-attr]
-                    if keep is not None:
-                        keep(text)
-                    if text.isascii():
-                        ascii_chars += len(text)
-                    else:
-                        wide_chars += len(text)
-                elif kind is Reasoning:
-                    text = event.text  # type: ignore[union-attr]
-                    if said is not None:
-                        said.thoughts.append(text)
-                    trip.reasoning_chars += len(text)
-                    if text.isascii():
-                        ascii_chars += len(text)
-                    else:
-                        wide_chars += len(text)
-                elif kind is ToolCall:
-                    meaningful = True
-                    ascii_chars += len(event.arguments)  # type: ignore[union-attr]
-                    if said is not None:
-                        said.call(event)  # type: ignore[arg-type]
+                    texts.append(event.text)  # type: ignore[union-attr]
                 elif kind is Finished:
                     meaningful = True
                     trip.cause = event.reason  # type: ignore[union-attr]
@@ -241,15 +212,50 @@ class Attempt:
                 elif kind is Metered:
                     usage = event.usage  # type: ignore[union-attr]
                     trip.usage = usage if not trip.searches else with_searches(usage, trip.searches)
+                elif kind is Started:
+                    trip.answered_model = (event.model or "")[:NAME_CHARS_MAX]  # type: ignore[union-attr]
+                elif kind is Reasoning:
+                    thoughts.append(event.text)  # type: ignore[union-attr]
+                elif kind is ToolCall:
+                    meaningful = True
+                    call_chars += len(event.arguments)  # type: ignore[union-attr]
+                    if said is not None:
+                        said.call(event)  # type: ignore[arg-type]
                 elif kind is Found:
                     trip.found()
                 elif kind is Failed:
                     failed = event.problem  # type: ignore[union-attr]
-                elif kind is Started:
-                    trip.answered_model = (event.model or "")[:NAME_CHARS_MAX]  # type: ignore[union-attr]
             if failed is not None:
                 break
-            out.append(encode(frame))
-        trip.ascii_chars += ascii_chars
-        trip.wide_chars += wide_chars
-        return meaningful or bool(ascii_chars or wide_chars), failed
+            out.append(encode(item))
+        if texts or thoughts or call_chars:
+            meaningful |= self._hear(texts, thoughts, call_chars)
+        if meaningful and not self.begun:
+            self._begin()
+        if reply.stream and out:
+            reply.push(b"".join(out), meaningful)
+        if failed is not None:
+            self._close(failed)
+            return False
+        return not self.ended.done()
+
+    def _hear(self, texts: list[str], thoughts: list[str], call_chars: int) -> bool:
+        """Count and keep the parts of an answer: whether there is anything in them. A part with another character is
+        wide, all of it; arguments of calls are not."""
+        trip = self._trip
+        parts = thoughts + texts if thoughts else texts
+        text = "".join(parts)
+        chars = len(text)
+        ascii_chars = chars if text.isascii() else sum(map(len, filter(str.isascii, parts)))
+        trip.ascii_chars += ascii_chars + call_chars
+        if ascii_chars != chars:
+            trip.wide_chars += chars - ascii_chars
+        if thoughts:
+            trip.reasoning_chars += sum(map(len, thoughts))
+        said = trip.said
+        if said is not None:
+            said.texts += texts
+            said.thoughts += thoughts
+            if trip.ascii_chars + trip.wide_chars > CHARS_MAX:
+                said.give_up()
+        return chars > 0 or call_chars > 0
