@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moonpool.dialects.decode import BODY_BYTES_MAX, Decoder
+from moonpool.dialects.plain import read_plain
 from moonpool.dialects.problems import read_problem
+from moonpool.dialects.runs import Run
 from moonpool.dialects.usage import read_usage, write_usage
 from moonpool.errors import Problem
 from moonpool.words import Event, Failed, Finished, Frame, Metered, Reasoning, Started, Text, ToolCall, Usage
@@ -99,6 +101,25 @@ def test_the_fast_lane_is_taken() -> None:
     assert made._lessons == 1
     made.feed(sse(chunk({"reasoning_content": "Hm"}), chunk({"reasoning_content": "m"})))
     assert made._lessons == 2
+
+
+def test_texts_that_come_alike_are_one_run() -> None:
+    """One read of many such events is one run, also where others stand before and behind; an empty text ends it."""
+    made = decoder()
+    made.feed(sse(chunk({"role": "assistant", "content": ""}), chunk({"content": "Hello"})))
+    same = [chunk({"content": text}) for text in ("a", "你", "\u2028", '"')]
+    (found,) = made.read(sse(*same))
+    assert isinstance(found, Run)
+    assert (found.texts, len(found.frames())) == (["a", "你", "\u2028", '"'], 4)
+    items = made.read(sse(*same, chunk({"content": ""}), *same, chunk({}, "stop"), b"[DONE]"))
+    assert [type(item) for item in items] == [Run, Frame, Run, Frame]
+    many = sse(*(chunk({"content": "x" * 500}) for _ in range(300)))
+    made = decoder()
+    made.feed(sse(chunk({"role": "assistant", "content": ""}), chunk({"content": "Hello"})))
+    runs = made.read(many)
+    assert {type(run) for run in runs} == {Run}
+    assert b"".join(run.raw for run in runs) == many
+    assert len(runs) < 10
 
 
 def test_a_text_that_closes_its_chunk_is_no_text() -> None:
@@ -326,6 +347,75 @@ def test_a_new_pass_begins_anew() -> None:
     made.feed(sse(chunk({"content": "a"}), b"[DONE]"))
     made.start(200, {})
     assert made.feed(sse(chunk({"content": "b"}, "stop")))[0].events == (Text("b"), Finished("stop"))
+
+
+_odd = st.sampled_from(
+    [None, "", "x", 0, 5, -1, 5.0, True, [], {}, [None], {"cached_tokens": 3}, 10**9, "stop", "abort"]
+)
+_usual = st.fixed_dictionaries(
+    {"prompt_tokens": st.sampled_from([0, 5, 20]) | _odd, "completion_tokens": st.sampled_from([0, 5]) | _odd},
+    optional={
+        "prompt_cache_hit_tokens": st.sampled_from([None, 5, 21]) | _odd,
+        "prompt_cache_miss_tokens": st.just(7) | _odd,
+        "prompt_tokens_details": st.just({"cached_tokens": 4}) | st.fixed_dictionaries({"cached_tokens": _odd}) | _odd,
+        "completion_tokens_details": st.fixed_dictionaries({"reasoning_tokens": st.just(3) | _odd}) | _odd,
+        "reasoning_tokens": st.just(2) | _odd,
+        "server_tool_use": st.none() | st.just({"web_search_requests": 1}),
+    },
+)
+
+
+@st.composite
+def wholes(draw: st.DrawFn) -> bytes:
+    """Whole answers of the usual form, but for one member or two."""
+    message: dict[str, Any] = {"role": "assistant", "content": draw(st.just("a 你") | _texts)}
+    choice: dict[str, Any] = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    value: dict[str, Any] = {"id": "i", "created": 1, "model": "m", "choices": [choice]}
+    if draw(st.booleans()):
+        message["reasoning_content"] = draw(_texts)
+    if draw(st.integers(0, 3)):
+        value["usage"] = draw(st.just(GOOD) | _usual)
+    names = (
+        [(message, name) for name in ("content", "reasoning_content", "reasoning", "tool_calls", "search_results")]
+        + [(choice, name) for name in ("index", "message", "delta", "text", "logprobs", "finish_reason")]
+        + [(value, name) for name in ("id", "created", "model", "system_fingerprint", "usage", "error", "choices")]
+    )
+    for _ in range(draw(st.integers(0, 2))):
+        inside, name = draw(st.sampled_from(names))
+        inside[name] = draw(_odd)
+    written = json.dumps(value, ensure_ascii=draw(st.booleans())).encode()
+    return written[: draw(st.integers(1, len(written)))] if draw(st.integers(0, 9)) == 0 else written
+
+
+def whole(body: bytes, *, plain: bool) -> tuple[list[Frame], str]:
+    """What is read of a whole answer, by the records of the usual form or without them."""
+    made = decoder()
+    made._started = not plain
+    frames: list[Frame] = []
+    try:
+        made.feed(body)
+        frames = made.finish()
+    except Problem as problem:
+        return [], f"{problem.code} {problem.detail}"
+    failed = [event.problem.code for frame in frames for event in frame.events if type(event) is Failed]
+    return [frame for frame in frames if not _fails(frame)], failed[0] if failed else ""
+
+
+@settings(max_examples=1000)
+@given(wholes())
+def test_a_usual_answer_is_read_as_any_other(body: bytes) -> None:
+    """The quick reading of whole answers gives what the tolerant one gives, its problems too, or leaves it to that."""
+    assert whole(body, plain=True) == whole(body, plain=False)
+
+
+def test_the_quick_reading_of_whole_answers_is_taken() -> None:
+    """What DeepSeek's service answers, and what engines add to it that means nothing; else speed would be lost."""
+    message = {"role": "assistant", "content": "a", "reasoning_content": "r", "tool_calls": [], "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
+    body = json.dumps({"id": "i", "model": "m", "created": 1, "choices": [choice], "usage": GOOD}).encode()
+    assert read_plain(body) == (
+        Started("i", "m", 1), Reasoning("r"), Text("a"), Finished("stop"), Metered(Usage(20, 0, 5)),
+    )  # fmt: skip
 
 
 def test_a_whole_answer_is_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from moonpool.dialects import DIALECTS
 from moonpool.dialects.base import Identity
+from moonpool.dialects.runs import Run, lane
 from moonpool.words import Call, Event, Finished, Found, Frame, Metered, Reasoning, Started, Text, ToolCall, Usage
 
 CLIENT = DIALECTS["deepseek"]
@@ -30,8 +32,18 @@ STREAM_USAGE = call(stream=True, stream_options={"include_usage": True})
 WHOLE = call()
 
 
+LANES = [
+    (b'{"id":"h","model":"MODEL","choices":[{"index":0,"delta":{"content":', b"}}]}", True),
+    (b'{"id":"h","model":"MODEL","choices":[{"index":0,"delta":{"content":', b'}}],"usage":null}', True),
+    (b'{"id":"h","choices":[{"index":0,"delta":{"content":', b'}}],"model":"MODEL"}', True),
+    (b'{"id":"h","choices":[{"index":0,"delta":{"content":', b"}}]}", True),
+    (b'{"id":"h","model":"MODEL","choices":[{"index":0,"delta":{"text":', b"}}]}", False),
+]
+"""What may stand around the texts of a run, and whether it can be handed on."""
+
+
 def encode(
-    asked: Call, frames: list[Frame], *, verbatim: bool = False, switches: dict[str, str] | None = None
+    asked: Call, frames: Sequence[Frame | Run], *, verbatim: bool = False, switches: dict[str, str] | None = None
 ) -> bytes:
     encoder = CLIENT.encoder(asked, OURS, verbatim, switches or {})
     return b"".join([encoder.feed(frame) for frame in frames] + [encoder.finish()])
@@ -170,6 +182,25 @@ def test_a_name_that_stands_elsewhere() -> None:
     value = json.loads(encode(WHOLE, [whole], verbatim=True))
     assert (value["model"], value["choices"][0]["message"]["content"]) == ("asked-for", "a")
     assert "x" not in value
+
+
+@pytest.mark.parametrize("asked", [STREAM, STREAM_USAGE, WHOLE])
+@pytest.mark.parametrize("model", ["asked-for", "their-model"])
+@pytest.mark.parametrize("verbatim", [True, False])
+@given(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=4), st.sampled_from(LANES))
+def test_a_run_is_written_as_its_frames(
+    asked: Call, model: str, verbatim: bool, texts: list[str], around: tuple[bytes, bytes, bool]
+) -> None:
+    """Many texts at once give the bytes that they give one by one: names, usage and line ends are changed alike."""
+    before, after, as_is = around
+    before, after = before.replace(b"MODEL", model.encode()), after.replace(b"MODEL", model.encode())
+    of = lane(before, after, Text, 0, as_is)
+    raw = b"".join(b"data: " + before + msgspec.json.encode(text) + after + b"\n\n" for text in texts)
+    run = Run(of, texts, raw)
+    assert [frame.events for frame in run.frames()] == [(Text(text),) for text in texts]
+    first, _, ending = _their_stream(model)
+    together = encode(asked, [first, run, run, ending, run], verbatim=verbatim)
+    assert together == encode(asked, [first, *run.frames() * 2, ending, *run.frames()], verbatim=verbatim)
 
 
 @pytest.mark.parametrize("verbatim", [True, False])
