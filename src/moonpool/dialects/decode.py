@@ -53,6 +53,9 @@ class Decoder:
         self._finished: set[int] = set()
         self._slots: dict[int, Slots] = {}
         self._gave_up = ""
+        self._body: bytes | bytearray = b""
+        self._events: Events
+        self._rest: bytearray
         self._shape = ""  # "", until the first byte that is not blank; then "events" or "whole"
         self._lane: Lane | None = None
         self._lessons = 0
@@ -92,7 +95,10 @@ class Decoder:
         if not self._shape:
             data = self._begin(data)
         if self._shape == "whole":
-            self._keep(data)
+            if self._body or len(data) > BODY_BYTES_MAX:
+                self._keep(data)
+            else:
+                self._body = data  # all of it, as a rule
             return []
         items = self._items(self._events.take(data)) if self._shape else []
         if self._shape and self._events.broken is not None and not self.done and not self._failed:
@@ -127,7 +133,7 @@ class Decoder:
         if data:
             if data[:1] in b"{[<":
                 self._shape = "whole"
-                self._body: bytes | bytearray = b""
+                self._body = b""
             else:
                 self._shape = "events"
                 self._odd = data[:1] not in b":deir"
@@ -136,13 +142,10 @@ class Decoder:
         return data
 
     def _keep(self, data: bytes) -> None:
-        """A piece of a whole answer; most come in one."""
-        if not self._body:
-            self._body = data
-        elif type(self._body) is bytearray:
-            self._body += data
-        else:
-            self._body = bytearray(self._body) + data
+        """Another piece of a whole answer."""
+        if type(self._body) is not bytearray:
+            self._body = bytearray(self._body)
+        self._body += data
         if len(self._body) > BODY_BYTES_MAX:
             self._failed = True
             raise Problem("upstream.too_large", detail=f"a whole answer of more than {BODY_BYTES_MAX} bytes")
@@ -204,7 +207,8 @@ class Decoder:
         as_is &= _add_usage(answer.usage, events)
         if self._gave_up and (problem := self._given_up()) is not None:
             return self._fail(problem)
-        if len(events) == 1 and type(events[0]) in (Text, Reasoning) and self._lessons < _LESSONS_MAX:
+        # Only once something was said: a run does not note that.
+        if len(events) == 1 and type(events[0]) in (Text, Reasoning) and self._output and self._lessons < _LESSONS_MAX:
             self._learn(value, events[0], as_is)
         return Frame(b"data: " + value + b"\n\n" if as_is else b"", tuple(events))
 

@@ -85,7 +85,6 @@ class Reply:
         self._model = call.model
         self._rates = rates
         self._receipts = call.adjusted
-        self._adjusted: tuple[str, ...] = ()
         self._target: Target | None = None
         self._pending = b""
         self._writer = writer
@@ -105,7 +104,7 @@ class Reply:
         different, in the answer's head, as long as that has not gone out. What a host before it began to say and was
         held back is forgotten."""
         self._target = target
-        self._adjusted = adjusted
+        self._adjusted: tuple[str, ...] = adjusted
         self._pending = b""
 
     def push(self, data: bytes, meaningful: bool) -> None:

@@ -103,6 +103,13 @@ def test_the_fast_lane_is_taken() -> None:
     assert made._lessons == 2
 
 
+def test_a_lane_of_empty_thoughts() -> None:
+    """What is said in the form of an event that said nothing counts as said: the answer is whole with its mark."""
+    thoughts = [chunk({"role": "assistant"}), chunk({"reasoning_content": ""}), chunk({"reasoning_content": "r"})]
+    assert run([sse(*thoughts, b"[DONE]")]) == run([sse(*thoughts, b"[DONE]")], lane=False)
+    assert run([sse(*thoughts, b"[DONE]")])[1] == ""
+
+
 def test_texts_that_come_alike_are_one_run() -> None:
     """One read of many such events is one run, also where others stand before and behind; an empty text ends it."""
     made = decoder()
@@ -410,7 +417,7 @@ def test_a_usual_answer_is_read_as_any_other(body: bytes) -> None:
 
 def test_the_quick_reading_of_whole_answers_is_taken() -> None:
     """What DeepSeek's service answers, and what engines add to it that means nothing; else speed would be lost."""
-    message = {"role": "assistant", "content": "a", "reasoning_content": "r", "tool_calls": [], "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": "a", "reasoning_content": "r", "tool_calls": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
     body = json.dumps({"id": "i", "model": "m", "created": 1, "choices": [choice], "usage": GOOD}).encode()
     assert read_plain(body) == (
