@@ -53,6 +53,8 @@ class Link(psycopg.Connection[Any]):
     """A connection whose every wait ends: after `answer_s` without an answer it is closed."""
 
     answer_s: float | None = ANSWER_S
+    prepared: dict[str, bytes]
+    """What pgbatch.py has prepared here, by its SQL."""
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         try:
@@ -67,6 +69,7 @@ class Link(psycopg.Connection[Any]):
 def connect(address: str, name: str) -> Link:
     """A new connection to `address` (a URL of libpq), outside a transaction. Raises psycopg.Error."""
     link = Link.connect(address, application_name=name, **_KEEPALIVE)
+    link.prepared = {}
     try:
         _bound(link)
     except BaseException:

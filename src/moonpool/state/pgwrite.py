@@ -23,9 +23,10 @@ from psycopg import errors
 
 from moonpool.errors import Problem
 from moonpool.ledger.funds import Funds, Holding, Pack, Spent
-from moonpool.state import nodes, pgask, pgfind, pgtext, rows
+from moonpool.state import nodes, pgask, pgbatch, pgfind, pgtext, rows
 from moonpool.state.base import Hold, Progress, Resolution
 from moonpool.state.pgask import Ask, Decided, Place, Span
+from moonpool.state.pgbatch import Statement
 from moonpool.state.pglink import Link, PgDatabase
 from moonpool.state.tally import TOTALS, Entry, Tally
 from moonpool.words import Account, Usage
@@ -233,31 +234,33 @@ class PgWriter:
     def read(self, places: set[Place], wanted: set[Span], numbers: int, link: Link) -> Tally:
         """Lock our row of `totals` and these, and see how they stand; so many numbers can be given out then. Raises
         Ousted."""
-        block = packs = spent = None
-        with link.pipeline():
-            mine = link.execute(pgtext.MINE, (self.node, self._name))
-            now = self._monotonic()
-            if self._end - self._next < numbers or (numbers and now > self._block_at + BLOCK_S):
-                block = link.execute(pgtext.BLOCK)
+        now = self._monotonic()
+        renumber = self._end - self._next < numbers or (numbers and now > self._block_at + BLOCK_S)
+        asked: list[Statement] = [(pgtext.MINE, (self.node, self._name))]
+        if renumber:
+            asked.append((pgtext.BLOCK, ()))
+        if places:
             new = places - self._known
             if new:
-                link.execute(pgtext.NEW_BALANCES, _columns(new, 2))
-            balances = link.execute(pgtext.LOCKED_BALANCES, _columns(places, 2)) if places else None
-            if places:
-                packs = link.execute(pgtext.LOCKED_PACKS, (pgtext.texts(sorted({place[0] for place in places})),))
-            if wanted:
-                link.execute(pgtext.NEW_SPENT, _columns(wanted, 4))
-                spent = link.execute(pgtext.LOCKED_SPENT, _columns(wanted, 4))
-        if mine.fetchone() is None:
+                asked.append((pgtext.NEW_BALANCES, _columns(new, 2)))
+            accounts = pgtext.texts(sorted({place[0] for place in places}))
+            asked.append((pgtext.LOCKED_BALANCES, _columns(places, 2)))
+            asked.append((pgtext.LOCKED_PACKS, (accounts,)))
+        if wanted:
+            spans = _columns(wanted, 4)
+            asked.append((pgtext.NEW_SPENT, spans))
+            asked.append((pgtext.LOCKED_SPENT, spans))
+        said = {text: rows for (text, _), rows in zip(asked, pgbatch.run(link, asked), strict=True)}
+        if not said[pgtext.MINE]:
             raise Ousted
-        if block is not None:
-            first = block.fetchone()[0] * BLOCK  # type: ignore[index]
+        if renumber:
+            first = said[pgtext.BLOCK][0][0] * BLOCK
             self._next, self._end, self._block_at = first, first + BLOCK, now
         tally = Tally(
             _NONE,
-            [Funds(*row) for row in balances.fetchall()] if balances is not None else (),
-            [Holding(Pack(*row[:-2]), row[-2], row[-1]) for row in packs.fetchall()] if packs is not None else (),
-            [Spent(*row) for row in spent.fetchall()] if spent is not None else (),
+            [Funds(*row) for row in said.get(pgtext.LOCKED_BALANCES, ())],
+            [Holding(Pack(*row[:-2]), row[-2], row[-1]) for row in said.get(pgtext.LOCKED_PACKS, ())],
+            [Spent(*row) for row in said.get(pgtext.LOCKED_SPENT, ())],
         )
         tally.seq = self._next - 1
         return tally
@@ -270,31 +273,33 @@ class PgWriter:
         self._next = decided.tally.seq + 1
         self._commit += 1
         transfers: list[Any] = []
-        with link.pipeline():
+        reservations: list[Any] = []
+        texts: list[Statement] = []
 
-            def insert(table: pgtext.Rows, values: list[Any]) -> None:
-                if values:
-                    link.execute(table.text, table.bound(values))
+        def insert(table: pgtext.Rows, values: list[Any]) -> None:
+            if values:
+                texts.append((table.text, table.bound(values)))
 
-            reservations: list[Any] = []
-            insert(pgtext.HOLDS, rows.holds(decided.held, self.node, reservations))
-            insert(pgtext.RESERVATIONS, reservations)
+        insert(pgtext.HOLDS, rows.holds(decided.held, self.node, reservations))
+        insert(pgtext.RESERVATIONS, reservations)
+        if progress:
             insert(pgtext.PROGRESS, rows.progress(self._come(progress)))
-            if decided.resolved:
-                insert(pgtext.RESOLUTIONS, rows.resolutions(decided.resolved, transfers))
-                insert(pgtext.USAGE, rows.usage(decided.resolved))
-                gone = [entry.seq for entry in decided.resolved if entry.progress is not None]
-                if gone:
-                    link.execute(pgtext.FORGET, (pgtext.numbers(gone),))
-            for booked in decided.booked:
-                insert(pgtext.BOOKED[booked.table], list(booked.values))
-                transfers += rows.transfer(booked.values[0], booked.transfer)
-            insert(pgtext.TRANSFERS, transfers)
-            for table, values in zip(_DERIVED, rows.derived(decided.tally.dirty), strict=True):
-                insert(table, values)
-            link.execute(pgtext.COUNT, (*self._counts(decided), self.node))
-            if commit:
-                link.execute("COMMIT")
+        if decided.resolved:
+            insert(pgtext.RESOLUTIONS, rows.resolutions(decided.resolved, transfers))
+            insert(pgtext.USAGE, rows.usage(decided.resolved))
+            gone = [entry.seq for entry in decided.resolved if entry.progress is not None]
+            if gone:
+                texts.append((pgtext.FORGET, (pgtext.numbers(gone),)))
+        for booked in decided.booked:
+            insert(pgtext.BOOKED[booked.table], list(booked.values))
+            transfers += rows.transfer(booked.values[0], booked.transfer)
+        insert(pgtext.TRANSFERS, transfers)
+        for table, values in zip(_DERIVED, rows.derived(decided.tally.dirty), strict=True):
+            insert(table, values)
+        texts.append((pgtext.COUNT, (*self._counts(decided), self.node)))
+        if commit:
+            texts.append(pgbatch.COMMIT)
+        pgbatch.run(link, texts)
 
     def _counts(self, decided: Decided) -> tuple[int, ...]:
         still = (
