@@ -38,13 +38,15 @@ class Ask(Struct, gc=False, eq=False):
 
 
 class Decided(Struct, gc=False):
-    """What a transaction is to write, and what may be said when it is written."""
+    """What a transaction is to write, and what may be said when it is written: to each of `asks` what is in its place
+    in `said`, a word or a Problem."""
 
     tally: Tally
+    asks: Sequence[Ask]
     held: list[Entry]
     resolved: list[Entry]
     booked: list[Booked]
-    said: list[tuple[Ask, Any]]
+    said: list[Any]
 
     def drop(self) -> None:
         """It was not written: what was to end is open again."""
@@ -56,74 +58,80 @@ ENDED: Final = Entry(0, Hold("", "", "", "", "", 0, "", 0.0, 0.0), False, 0)
 """Stands for a hold that has its resolution."""
 
 
-def new(tally: Tally) -> Decided:
-    return Decided(tally, [], [], [], [])
+def new(tally: Tally, asks: Sequence[Ask] = ()) -> Decided:
+    return Decided(tally, asks, [], [], [], [])
 
 
-def decide(decided: Decided, asks: Sequence[Ask], known: Mapping[str, Entry], others: Mapping[str, Entry]) -> None:
-    """Answer them one after another, each after what those before it changed. `known` are our open holds, `others`
-    those of other nodes that are asked for."""
-    tally, said = decided.tally, decided.said
+def decide(decided: Decided, known: Mapping[str, Entry], others: Mapping[str, Entry]) -> None:
+    """Answer what is asked, one after another, each after what those before it changed. `known` are our open holds,
+    `others` those of other nodes that are asked for."""
+    tally, say = decided.tally, decided.said.append
     names: set[str] = set()
-    for ask in asks:
+    for ask in decided.asks:
         what = ask.what
-        if isinstance(what, Hold):
+        kind = type(what)
+        if kind is Hold:
             if what.id in known or what.id in tally.open:
-                said.append((ask, "exists"))
+                say("exists")
                 continue
             entry = tally.hold(what, ask.account, None)
-            if isinstance(entry, Entry):
+            if type(entry) is Entry:
                 decided.held.append(entry)
-                said.append((ask, "held"))
+                say("held")
             else:
-                said.append((ask, entry))
-        elif isinstance(what, Resolution):
-            open_entry = tally.open.get(what.hold_id) or known.get(what.hold_id) or others.get(what.hold_id)
+                say(entry)
+        elif kind is Resolution:
+            open_entry = known.get(what.hold_id) or tally.open.get(what.hold_id) or others.get(what.hold_id)
             if open_entry is None:
-                said.append((ask, "unknown"))
+                say("unknown")
             elif open_entry is ENDED or open_entry.resolution is not None:
-                said.append((ask, "exists"))
+                say("exists")
             else:
                 decided.resolved.append(open_entry)
                 tally.resolve(open_entry, what)
-                said.append((ask, "resolved"))
+                say("resolved")
         elif ask.name in names:
-            said.append((ask, "exists"))
+            say("exists")
         else:
             try:
                 decided.booked.append(what(tally, tally.seq + 1))
             except Problem as problem:
-                said.append((ask, problem))
+                say(problem)
             else:
                 tally.seq += 1
                 names.add(ask.name)
-                said.append((ask, "deposited"))
+                say("deposited")
 
 
 def left(asks: Iterable[Ask]) -> list[Ask]:
-    """Those that have neither an answer nor an error."""
-    return [ask for ask in asks if ask.answer is None and ask.error is None]
+    """Those that ask for something and have neither an answer nor an error."""
+    return [ask for ask in asks if ask.answer is None and ask.error is None and ask.what is not None]
 
 
-def touched(
-    asks: Iterable[Ask], known: Mapping[str, Entry], others: Mapping[str, Entry]
-) -> tuple[set[Place], set[Span]]:
-    """The rows these change."""
+def touched(asks: Iterable[Ask], known: Mapping[str, Entry]) -> tuple[set[Place], set[Span], list[str]]:
+    """The rows these change; and the holds that they resolve and that are not among the `known`."""
     places: set[Place] = set()
     wanted: set[Span] = set()
+    strangers: list[str] = []
     for ask in asks:
         what = ask.what
-        if isinstance(what, Hold):
+        kind = type(what)
+        if kind is Hold:
             places.add((what.account, what.currency))
             if what.limits is not None:
                 wanted.update(_limited(what, what.limits))
-        elif isinstance(what, Resolution):
-            entry = known.get(what.hold_id) or others.get(what.hold_id)
-            if entry is not None and entry is not ENDED:
-                touch(entry, places, wanted)
+        elif kind is Resolution:
+            entry = known.get(what.hold_id)
+            if entry is None:
+                strangers.append(what.hold_id)
+            else:
+                hold = entry.hold
+                places.add((hold.account, hold.currency))
+                if entry.spans:
+                    touch(entry, places, wanted)
         elif ask.place is not None:
             places.add(ask.place)
-    return places, wanted
+    return places, wanted, strangers
 
 
 def touch(entry: Entry, places: set[Place], wanted: set[Span]) -> None:

@@ -27,7 +27,7 @@ from moonpool.state.pglink import Link
 
 Statement = tuple[str, Sequence[Any]]
 """SQL with `%s` for each value, and the values: texts and whole numbers. The SQL is prepared and kept for as long as
-the connection lives, so there must be few."""
+the connection lives, so there must be few, and nothing else may end what is prepared there (pglink.connect, `once`)."""
 Rows = list[tuple[Any, ...]]
 
 COMMIT: Final[Statement] = ("COMMIT", ())
@@ -52,7 +52,7 @@ def run(link: Link, statements: Sequence[Statement]) -> list[Rows]:
     except BaseException:
         pgconn.finish()
         raise
-    read = Transformer(link)
+    read: Any = None
     found: list[Rows] = []
     for prepares, result in zip(made, results, strict=True):
         if result.status == ExecStatus.FATAL_ERROR:
@@ -60,6 +60,8 @@ def run(link: Link, statements: Sequence[Statement]) -> list[Rows]:
         if prepares is not None:
             link.prepared[prepares[0]] = prepares[1]
         elif result.status == ExecStatus.TUPLES_OK:
+            if read is None:
+                read = Transformer(link)
             read.set_pgresult(result)
             found.append(read.load_rows(0, result.ntuples, tuple))
         else:

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -236,8 +236,7 @@ class PgBooks:
             return
         batch, self._asks = self._asks[:BATCH_MAX], self._asks[BATCH_MAX:]
         progress, self._progress = self._progress, []
-        work = partial(self._writer.run, [ask for ask in batch if ask.what is not None], progress)
-        self._thread.submit(work, partial(self._done, batch))
+        self._thread.submit(partial(self._writer.run, batch, progress), partial(self._done, batch))
 
     def _give_up(self) -> None:
         if self._closing is not None and not self._closing.done():
@@ -253,8 +252,7 @@ class PgBooks:
         self.trouble = None
         self._void_doubtful()
         if self._closing is not None:
-            for ask in batch:
-                _tell(ask)
+            _tell(batch)
             self._flush()
             return
         if any(not isinstance(ask.what, Resolution) for ask in self._asks):
@@ -263,8 +261,7 @@ class PgBooks:
             self._idle = True
             if self._asks or self._progress:
                 self._wait_for_company()
-        for ask in batch:
-            _tell(ask)
+        _tell(batch)
 
     def _failed(self, batch: list[Ask], error: Exception) -> None:
         """Keep resolutions, answer everybody else who waits, and try again after a pause."""
@@ -284,8 +281,7 @@ class PgBooks:
         if not self._closed:
             self._pause_s = min(max(2 * self._pause_s, RETRY_FIRST_S), RETRY_MAX_S)
             self._loop.call_later(self._pause_s, self._flush)
-        for ask in told:
-            _tell(ask, problem)
+        _tell(told, problem)
 
     def _void_doubtful(self) -> None:
         """Holds that were refused while nobody knew whether they had been written: now it is known."""
@@ -308,16 +304,17 @@ class PgBooks:
             self._sums = found
 
 
-def _tell(ask: Ask, problem: Exception | None = None) -> None:
-    later = ask.later
-    if later is None or later.done():
-        return
-    if ask.error is not None:
-        later.fail(ask.error)
-    elif ask.answer is not None or problem is None or ask.what is None:
-        later.set(ask.answer)
-    else:
-        later.fail(problem)
+def _tell(asks: Iterable[Ask], problem: Exception | None = None) -> None:
+    for ask in asks:
+        later = ask.later
+        if later is None or later.done():
+            continue
+        if ask.error is not None:
+            later.fail(ask.error)
+        elif problem is None or ask.answer is not None or ask.what is None:
+            later.set(ask.answer)
+        else:
+            later.fail(problem)
 
 
 def _funds(account: str, database: PgDatabase) -> list[Funds]:

@@ -5,7 +5,7 @@ Rules:
   a server that was stopped or cut off keeps no time), a lock LOCK_S, a transaction that forgot itself IDLE_S.
 - A connection that broke is made anew by the next job that needs one, after pauses that grow; meanwhile jobs fail at
   once. Whether what was under way was written, the job that did it has to find out.
-- psycopg is imported here and in pgbooks.py only, and only by who uses PostgreSQL: it is the extra `many`.
+- psycopg is imported here and in the other `pg*.py`, and only by who uses PostgreSQL: it is the extra `many`.
 """
 
 from __future__ import annotations
@@ -42,11 +42,21 @@ _KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+_SET: Final = "SELECT set_config(%s, %s, false)"
 _SESSION: Final = (
     ("statement_timeout", STATEMENT_S),
     ("lock_timeout", LOCK_S),
     ("idle_in_transaction_session_timeout", IDLE_S),
 )
+_ONCE: Final = (
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+)
+"""For a connection that runs the same few statements, all of them by keys, again and again: each is planned once (to
+plan was a fifth of the server's work for the books). A plan that was made while tables were empty must do when they are
+full, so it goes by indexes."""
 
 
 class Link(psycopg.Connection[Any]):
@@ -66,11 +76,16 @@ class Link(psycopg.Connection[Any]):
             raise psycopg.OperationalError(f"the server did not answer within {self.answer_s} s") from None
 
 
-def connect(address: str, name: str) -> Link:
-    """A new connection to `address` (a URL of libpq), outside a transaction. Raises psycopg.Error."""
+def connect(address: str, name: str, *, once: bool = False) -> Link:
+    """A new connection to `address` (a URL of libpq), outside a transaction. With `once` it is for pgbatch.py: what
+    runs there is planned once. Raises psycopg.Error."""
     link = Link.connect(address, application_name=name, **_KEEPALIVE)
     link.prepared = {}
     try:
+        if once:
+            link.prepare_threshold = None  # with each rollback psycopg would end what is prepared, ours as well
+            for setting in _ONCE:
+                link.execute(_SET, setting)
         _bound(link)
     except BaseException:
         link.close()
@@ -80,7 +95,7 @@ def connect(address: str, name: str) -> Link:
 
 def _bound(link: Link) -> None:
     for setting, seconds in _SESSION:
-        link.execute("SELECT set_config(%s, %s, false)", (setting, str(int(seconds * 1000))))
+        link.execute(_SET, (setting, str(int(seconds * 1000))))
     link.commit()
 
 
@@ -97,9 +112,11 @@ class PgDatabase(Database):
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         eager: bool = True,
+        once: bool = False,
     ) -> None:
         self._address = address
         self._name = name
+        self._once = once
         self._monotonic = monotonic
         self._chance = chance
         self._link: Link | None = None
@@ -119,7 +136,7 @@ class PgDatabase(Database):
         if self._monotonic() < self._again_at:
             raise psycopg.OperationalError(f"waiting before connecting again: {self._why}")
         try:
-            self._link = connect(self._address, self._name)
+            self._link = connect(self._address, self._name, once=self._once)
         except psycopg.Error as error:
             self._why = str(error)
             self._rest_for_a_while()

@@ -17,6 +17,8 @@ from moonpool.state.tally import TOTALS
 
 _NUL: Final = "\x00"
 _REPLACED: Final = "\ufffd"
+_FEW: Final = 3
+"""So many rows are bound value by value: an array for each column costs PostgreSQL more than what it holds then."""
 
 
 def numbers(values: Sequence[Any]) -> str:
@@ -40,6 +42,15 @@ def texts(values: Sequence[str]) -> str:
     if joined.count('"') != 2 * len(values) - 2 or "\\" in joined or _NUL in joined or not joined.isascii():
         joined = '","'.join(map(_quoted, values))
     return f'{{"{joined}"}}'
+
+
+def scalar(value: Any) -> Any:
+    """What is bound by itself, as it is in an array."""
+    if type(value) is not str:
+        return int(value) if value is True or value is False else value
+    if value.isascii() and _NUL not in value:
+        return value
+    return value.replace(_NUL, _REPLACED).encode("utf-8", "replace").decode()
 
 
 def _quoted(text: str) -> str:
@@ -76,12 +87,19 @@ class Rows:
         kinds = [_kind(column) for column in table.columns]
         names = ", ".join(f'"{column.name}"' for column in table.columns)
         arrays = ", ".join(f"%s::{kind}[]" for kind in kinds)
-        self.text = f'INSERT INTO "{table.name}" ({names}) SELECT * FROM unnest({arrays}){ending}'
+        into = f'INSERT INTO "{table.name}" ({names}) SELECT * FROM'
+        self._text = f"{into} unnest({arrays}){ending}"
+        row = f"({', '.join(f'%s::{kind}' for kind in kinds)})"
+        self._few = [f"{into} (VALUES {', '.join([row] * count)}) w{ending}" for count in range(1, _FEW + 1)]
         self._literals = [_LITERALS[kind] for kind in kinds]
 
-    def bound(self, values: Sequence[Any]) -> list[str]:
+    def statement(self, values: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+        """SQL that writes these, at least one, and what is bound to it."""
         columns = len(self._literals)
-        return [literal(values[at::columns]) for at, literal in enumerate(self._literals)]
+        few = len(values) // columns
+        if few <= _FEW:
+            return self._few[few - 1], list(map(scalar, values))
+        return self._text, [literal(values[at::columns]) for at, literal in enumerate(self._literals)]
 
 
 def _upsert(table: Table, adding: bool = False) -> str:

@@ -151,11 +151,12 @@ class PgWriter:
 
     def _transact(self, asks: Sequence[Ask], progress: Sequence[Progress], database: PgDatabase) -> None:
         link = database.link
-        others = self._others(asks, database)
-        decided = pgask.new(self.read(*pgask.touched(asks, self.open, others), len(asks), link))
+        places, wanted, strangers = pgask.touched(asks, self.open)
+        others = self._others(asks, strangers, places, wanted, database) if strangers else {}
+        decided = pgask.new(self.read(places, wanted, len(asks), link), asks)
         pid, writing = link.info.backend_pid, False
         try:
-            pgask.decide(decided, asks, self.open, others)
+            pgask.decide(decided, self.open, others)
             writing = True
             self.write(decided, progress, link, commit=True)
         except Exception as error:
@@ -175,11 +176,11 @@ class PgWriter:
         for entry in decided.resolved:
             self.open.pop(entry.hold.id, None)
         self._known.update(decided.tally.funds)
-        for ask, answer in decided.said:
-            if isinstance(answer, Problem):
-                ask.error = answer
-            else:
+        for ask, answer in zip(decided.asks, decided.said, strict=True):
+            if type(answer) is str:
                 ask.answer = answer
+            else:
+                ask.error = answer
 
     def settle_unknown(self, database: PgDatabase) -> None:
         """Find out what became of a transaction whose end nobody saw. Raises psycopg.Error while that cannot be."""
@@ -211,19 +212,19 @@ class PgWriter:
 
     # Locking and reading
 
-    def _others(self, asks: Iterable[Ask], database: PgDatabase) -> dict[str, Entry]:
-        """Holds that are to be resolved and are not ours."""
+    def _others(
+        self, asks: Iterable[Ask], ids: list[str], places: set[Place], wanted: set[Span], database: PgDatabase
+    ) -> dict[str, Entry]:
+        """Holds that are to be resolved and are not ours; the rows that they touch are added."""
         held = {ask.what.id for ask in asks if isinstance(ask.what, Hold)}
-        ids = [
-            ask.what.hold_id
-            for ask in asks
-            if isinstance(ask.what, Resolution) and ask.what.hold_id not in self.open and ask.what.hold_id not in held
-        ]
+        ids = [each for each in ids if each not in held]
         if not ids:
             return {}
         found = pgfind.holds(ids, database)
         for entry in found.values():
-            self.credit(entry)
+            if entry is not pgask.ENDED:
+                self.credit(entry)
+                pgask.touch(entry, places, wanted)
         return found
 
     def credit(self, entry: Entry) -> None:
@@ -278,7 +279,7 @@ class PgWriter:
 
         def insert(table: pgtext.Rows, values: list[Any]) -> None:
             if values:
-                texts.append((table.text, table.bound(values)))
+                texts.append(table.statement(values))
 
         insert(pgtext.HOLDS, rows.holds(decided.held, self.node, reservations))
         insert(pgtext.RESERVATIONS, reservations)

@@ -54,7 +54,7 @@ class PostgresStore(SqlStore):
         self._shared_people = SharedPeople(thread, accounts)
         slow = WriterThread(self._connect("slow", eager=False), "moonpool-slow")
         super().__init__(thread, slow, accounts, self._shared_keys, self._shared_people, clock, shared=True)
-        self._writing = WriterThread(self._connect("books"), "moonpool-books")
+        self._writing = WriterThread(self._connect("books", once=True), "moonpool-books")
         writer = PgWriter(self.name, self._application("books"), accounts, chance=chance)
         self._books = PgBooks(self._writing, thread, accounts, writer, clock)
         self.watch = Watch(
@@ -109,8 +109,8 @@ class PostgresStore(SqlStore):
     def _application(self, what: str) -> str:
         return f"moonpool {what} {self.name}"[:63]
 
-    def _connect(self, what: str, *, eager: bool = True) -> Callable[[], Database]:
-        return partial(PgDatabase, self._address, self._application(what), eager=eager)
+    def _connect(self, what: str, *, eager: bool = True, once: bool = False) -> Callable[[], Database]:
+        return partial(PgDatabase, self._address, self._application(what), eager=eager, once=once)
 
     def _load(self, database: PgDatabase) -> tuple[Loaded, dict[str, int]]:
         self._prepare(database)
