@@ -15,6 +15,8 @@
 --   {4, node, seconds}                                                   here I am     -> {nodes, my rank}
 --   {5, node}                                                            I leave       -> 0
 --   {6, account}                                                         held          -> how many
+--   {7, request, account, concurrency}       take where no more is limited -> when the lease ends; 0: all are taken
+--   {8, request, account}                            give back a place and nothing else -> 0
 --
 -- Kept: a sorted set for the leases of each account and key, by when they end; for each rate "used at" (see asks.py);
 -- a sorted set of the nodes. All of it may be lost: leases come back when they are renewed, rates begin anew.
@@ -28,15 +30,37 @@ local now_ms = math.floor(now * 1000 + 0.5)
 local UNIT = 60000
 local FORGET_S = 120
 
+-- Within a call time stands still and nobody else gets in: who still lives is counted once for each owner, and each set
+-- is kept from being forgotten once.
+local counted, kept = {}, {}
+
 local function living(owner)
   local name = prefix .. owner
-  redis.call('ZREMRANGEBYSCORE', name, '-inf', now)
-  return name, redis.call('ZCARD', name)
+  if not counted[name] then
+    redis.call('ZREMRANGEBYSCORE', name, '-inf', now)
+    counted[name] = redis.call('ZCARD', name)
+  end
+  return name, counted[name]
+end
+
+local function leased(name, made)
+  if counted[name] then counted[name] = counted[name] + made end
+  if not kept[name] then
+    redis.call('EXPIRE', name, FORGET_S)
+    kept[name] = true
+  end
 end
 
 local function lease(name, request, ends)
-  redis.call('ZADD', name, ends, request)
-  redis.call('EXPIRE', name, FORGET_S)
+  leased(name, redis.call('ZADD', name, ends, request))
+end
+
+local function release(name, request)
+  local gone = redis.call('ZREM', name, request)
+  if counted[name] then counted[name] = counted[name] - gone end
+  -- An empty set does not exist, and the next one of its name is another.
+  if counted[name] == nil or counted[name] == 0 then kept[name] = nil end
+  return gone == 1
 end
 
 local function used_now(name, rate)
@@ -103,10 +127,26 @@ local function take(op)
   return {refused, wait_ms, ends, requests[1], requests[2], requests[3], used[1], used[2], used[3]}
 end
 
+local function take_place(op)
+  local name, running = living('l:a:' .. op[3])
+  if running < op[4] then
+    local ends = now + lease_s
+    if redis.call('ZADD', name, 'NX', ends, op[2]) == 1 then
+      leased(name, 1)
+      return ends
+    end
+  end
+  return tonumber(redis.call('ZSCORE', name, op[2]) or 0)  -- who has it already has it
+end
+
+local function give_place(op)
+  release(prefix .. 'l:a:' .. op[3], op[2])
+  return 0
+end
+
 local function give(op)
-  local name = living('l:a:' .. op[3])
-  local lived = redis.call('ZREM', name, op[2]) == 1
-  if op[4] ~= '' then redis.call('ZREM', prefix .. 'l:k:' .. op[4], op[2]) end
+  local lived = release((living('l:a:' .. op[3])), op[2])
+  if op[4] ~= '' then release(prefix .. 'l:k:' .. op[4], op[2]) end
   local function correct(kind, owner, rate)
     if lived and rate > 0 then
       local bucket = prefix .. kind .. owner
@@ -126,8 +166,8 @@ local function renew(op)
     lease(of_account, op[2], ends)
     if op[4] ~= '' then lease(prefix .. 'l:k:' .. op[4], op[2], ends) end
   else
-    redis.call('ZREM', of_account, op[2])
-    if op[4] ~= '' then redis.call('ZREM', prefix .. 'l:k:' .. op[4], op[2]) end
+    release(of_account, op[2])
+    if op[4] ~= '' then release(prefix .. 'l:k:' .. op[4], op[2]) end
   end
   return ends
 end
@@ -153,7 +193,7 @@ local function held(op)
   return running
 end
 
-local verbs = {take, give, renew, here, leave, held}
+local verbs = {take, give, renew, here, leave, held, take_place, give_place}
 local answers = {}
 for at, op in ipairs(cmsgpack.unpack(ARGV[4])) do
   answers[at] = verbs[op[1]](op)

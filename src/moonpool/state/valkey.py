@@ -17,12 +17,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 
 from moonpool.later import Later
-from moonpool.state.asks import GRANTED, LEASE_S, RENEW_S, Asks, asks_of, part, told, verdict
+from moonpool.state.asks import FULL, GRANTED, LEASE_S, RENEW_S, Asks, asks_of, part, told, verdict
 from moonpool.state.base_limits import Room, Verdict
 from moonpool.state.memory import MemoryLimiter
 from moonpool.state.valkey_link import Link, LinkError
@@ -33,9 +33,11 @@ BATCH: Final = 500
 """Operations of one call: it holds up everybody who uses the store for about as many times ten microseconds."""
 TRIM_S: Final = LEASE_S - RENEW_S - 1.0
 """So long after the loss leases still live for a second at least: the last renewal was RENEW_S before it at most."""
+_GRANTED: Final = GRANTED.result()
+_FULL: Final = FULL.result()
 _UNAVAILABLE: Final = told(Verdict("unavailable", "account", 5.0))
 _EVER: Final = float("inf")
-_TAKE, _GIVE, _RENEW, _HERE, _LEAVE, _HELD = range(1, 7)
+_TAKE, _GIVE, _RENEW, _HERE, _LEAVE, _HELD, _TAKE_PLACE, _GIVE_PLACE = range(1, 9)
 
 
 class _Holding(Struct, gc=False, eq=False):
@@ -50,12 +52,58 @@ class _Holding(Struct, gc=False, eq=False):
 
 
 class _Entry(Struct, gc=False, eq=False):
-    """An operation that waits for the next call; `holding` of one that is renewed."""
+    """An operation that waits for the next call; `renews` is the request whose lease it renews."""
 
     op: tuple[Any, ...]
     said: Callable[[Any], object]
     failed: Callable[[], object]
     renews: str = ""
+
+
+class _Take(Struct, gc=False, eq=False):
+    """As `_Entry`, of one that waits for its verdict. Not closures: there is one for every request."""
+
+    op: tuple[Any, ...]
+    limiter: ValkeyLimiter
+    request_id: str
+    asks: Asks
+    tokens: int
+    now: float
+    answer: Later[Verdict]
+
+    def said(self, value: list[Any]) -> None:
+        refused, wait_ms, ends_at, *rest = value
+        if not refused:
+            self.limiter.granted(self, ends_at)
+        self.answer.set(verdict(refused, wait_ms, _room(rest[:3]), _room(rest[3:])))
+
+    def failed(self) -> None:
+        self.limiter.in_doubt(self)
+
+
+class _TakePlace(_Take, gc=False, eq=False):
+    """One that asks for no more than a place of its account, as nearly all do."""
+
+    def said(self, ends_at: float) -> None:  # type: ignore[override]
+        if ends_at:
+            self.limiter.granted(self, ends_at)
+            self.answer.set(_GRANTED)
+        else:
+            self.answer.set(_FULL)
+
+
+class _Give(Struct, gc=False, eq=False):
+    """As `_Entry`, of what nobody waits for and must not be forgotten."""
+
+    said: ClassVar[None] = None
+    op: tuple[Any, ...]
+    limiter: ValkeyLimiter
+
+    def failed(self) -> None:
+        self.limiter.owe(self.op)
+
+
+_Waiting = _Entry | _Take | _Give
 
 
 class ValkeyLimiter:
@@ -77,7 +125,7 @@ class ValkeyLimiter:
         self._clock = clock
         self._note = note
         self._held: dict[str, _Holding] = {}
-        self._urgent: deque[_Entry] = deque()
+        self._urgent: deque[_Waiting] = deque()
         self._renewals: deque[_Entry] = deque()
         self._renewing: list[Later[None]] = []
         self._owed: list[tuple[Any, ...]] = []
@@ -91,45 +139,48 @@ class ValkeyLimiter:
         self.rank = 0
 
     def take(self, request_id: str, account: Account, key: Key, tokens: int, now: float) -> Later[Verdict]:
-        asks = asks_of(account, key)
-        if asks.none():
-            return GRANTED
-        if self._lost_at is not None:
-            return self._take_here(request_id, asks, tokens, now)
-        answer: Later[Verdict] = Later()
-        op = (
-            _TAKE,
-            request_id,
-            asks.account,
-            asks.key,
-            asks.concurrency,
-            asks.key_concurrency,
-            asks.requests,
-            asks.key_requests,
-            asks.tokens,
-            asks.key_tokens,
-            tokens,
-        )
-
-        def said(value: list[Any]) -> None:
-            refused, wait_ms, ends_at, *rest = value
-            if not refused:
-                kept = self._held.get(request_id)
-                if kept is None or kept.ends_at != ends_at:  # else it has had this lease before
-                    self._held[request_id] = _Holding(asks, tokens, ends_at, now + LEASE_S, True)
-            answer.set(verdict(refused, wait_ms, _room(rest[:3]), _room(rest[3:])))
-
-        def failed() -> None:
-            here = self._take_here(request_id, asks, tokens, self._clock()).result()
-            # Nobody knows whether the store has it.
-            if request_id in self._held:
-                self._held[request_id].known = True
-            else:
-                self._owed.append(self._give_op(request_id, asks, tokens, 0))
-            answer.set(here)
-
-        self._send(_Entry(op, said, failed))
+        if key.limits is None and not (account.requests_per_minute or account.tokens_per_minute):
+            # What nearly every request asks for.
+            if not account.concurrency:
+                return GRANTED
+            asks = Asks(account.id, key.id, account.concurrency)
+            if self._lost_at is not None:
+                return self._take_here(request_id, asks, tokens, now)
+            answer: Later[Verdict] = Later()
+            op: tuple[Any, ...] = (_TAKE_PLACE, request_id, account.id, account.concurrency)
+            self._urgent.append(_TakePlace(op, self, request_id, asks, tokens, now, answer))
+        else:
+            asks = asks_of(account, key)
+            if asks.none():
+                return GRANTED
+            if self._lost_at is not None:
+                return self._take_here(request_id, asks, tokens, now)
+            answer = Later()
+            op = (_TAKE, request_id, asks.account, asks.key, asks.concurrency, asks.key_concurrency)
+            op += (asks.requests, asks.key_requests, asks.tokens, asks.key_tokens, tokens)
+            self._urgent.append(_Take(op, self, request_id, asks, tokens, now, answer))
+        if self._task is None:
+            self._start()
         return answer
+
+    def granted(self, take: _Take, ends_at: float) -> None:
+        """The store has this lease."""
+        kept = self._held.get(take.request_id)
+        if kept is None or kept.ends_at != ends_at:  # else it has had this lease before
+            self._held[take.request_id] = _Holding(take.asks, take.tokens, ends_at, take.now + LEASE_S, True)
+
+    def in_doubt(self, take: _Take) -> None:
+        """Nobody knows whether the store has it: who waits is answered without."""
+        here = self._take_here(take.request_id, take.asks, take.tokens, self._clock()).result()
+        if take.request_id in self._held:
+            self._held[take.request_id].known = True
+        else:
+            self._owed.append(self._give_op(take.request_id, take.asks, take.tokens, 0))
+        take.answer.set(here)
+
+    def owe(self, op: tuple[Any, ...]) -> None:
+        """To be told to the store when it is back."""
+        self._owed.append(op)
 
     def give(self, request_id: str, account_id: str, tokens: int, now: float) -> None:
         holding = self._held.get(request_id)
@@ -138,7 +189,9 @@ class ValkeyLimiter:
         del self._held[request_id]
         op = self._give_op(request_id, holding.asks, holding.tokens, tokens)
         if self._lost_at is None:
-            self._send(_Entry(op, _nothing, lambda: self._owed.append(op)))
+            self._urgent.append(_Give(op, self))
+            if self._task is None:
+                self._start()
             return
         self._here.give(request_id, account_id, tokens, now)
         if holding.known:
@@ -172,9 +225,10 @@ class ValkeyLimiter:
         if self._lost_at is not None:
             return self._here.held(account_id, now)
         answer: Later[int] = Later()
-        self._send(
+        self._urgent.append(
             _Entry((_HELD, account_id), answer.set, lambda: answer.set(self._here.held(account_id, now).result()))
         )
+        self._start()
         return answer
 
     def trouble(self) -> str | None:
@@ -198,10 +252,6 @@ class ValkeyLimiter:
 
     # Calls.
 
-    def _send(self, entry: _Entry) -> None:
-        self._urgent.append(entry)
-        self._start()
-
     def _start(self) -> None:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -216,7 +266,8 @@ class ValkeyLimiter:
                     self._lose(str(error), batch)
                 else:
                     for entry, answer in zip(batch, answers, strict=True):
-                        entry.said(answer)
+                        if entry.said is not None:
+                            entry.said(answer)
                 if not self._renewals:
                     waiting, self._renewing = self._renewing, []
                     for done in waiting:
@@ -224,19 +275,26 @@ class ValkeyLimiter:
         finally:
             self._task = None
 
-    def _batch(self) -> list[_Entry]:
+    def _batch(self) -> list[_Waiting]:
         """What the next call carries: who waits comes first, then renewals of what has not been given back since."""
-        batch: list[_Entry] = []
-        for waiting in (self._urgent, self._renewals):
-            while waiting and len(batch) < BATCH:
-                entry = waiting.popleft()
-                if not entry.renews or entry.renews in self._held:
-                    batch.append(entry)
+        urgent, renewals = self._urgent, self._renewals
+        batch: list[_Waiting] = []
+        if len(urgent) <= BATCH:
+            batch += urgent
+            urgent.clear()
+        while urgent and len(batch) < BATCH:
+            batch.append(urgent.popleft())
+        while renewals and len(batch) < BATCH:
+            entry = renewals.popleft()
+            if entry.renews in self._held:
+                batch.append(entry)
         return batch
 
     def _give_op(self, request_id: str, asks: Asks, taken: int, used: int) -> tuple[Any, ...]:
+        if not (asks.key_concurrency or asks.tokens or asks.key_tokens):
+            return _GIVE_PLACE, request_id, asks.account
         key = asks.key if asks.key_concurrency or asks.key_tokens else ""
-        return (_GIVE, request_id, asks.account, key, asks.tokens, asks.key_tokens, taken, used)
+        return _GIVE, request_id, asks.account, key, asks.tokens, asks.key_tokens, taken, used
 
     def _heartbeat(self) -> _Entry:
         def said(value: list[int]) -> None:
@@ -259,7 +317,7 @@ class ValkeyLimiter:
 
     # While the store is lost.
 
-    def _lose(self, why: str, batch: list[_Entry]) -> None:
+    def _lose(self, why: str, batch: list[_Waiting]) -> None:
         """From now on nobody waits for the store; those who did are answered without it."""
         now = self._clock()
         self._lost_at, self._why = now, why
@@ -325,7 +383,7 @@ class ValkeyLimiter:
         self._renewed_at = now
         owed, self._owed = self._owed, []
         for op in owed:
-            self._urgent.append(_Entry(op, _nothing, lambda op=op: self._owed.append(op)))  # type: ignore[misc]
+            self._urgent.append(_Give(op, self))
         for request_id, holding in self._held.items():
             holding.ends_at, holding.known = _EVER, True
             self._urgent.append(self._renewal(request_id, now))
