@@ -145,6 +145,25 @@ def test_what_comes_meanwhile_goes_with_the_next_call(server: ValkeyServer) -> N
     play(server, act, 1, call_s=10)
 
 
+def test_places_of_one_call(server: ValkeyServer) -> None:
+    """What one call takes and gives back follows each other: who has a place has it, a place that became free is taken
+    once, and a set that was empty in between is forgotten all the same when nobody renews it."""
+
+    async def act() -> None:
+        link = Link(server.url, store_clock=False, call_s=10)
+        now, take, give, held = 1_700_000_000.0, 7, 8, (6, "a")
+        ends = now + LEASE_S
+        ops = [(take, "x", "a", 1), (take, "x", "a", 1), (take, "y", "a", 1), held, (give, "x", "a")]
+        assert await link.call([*ops, held, (take, "z", "a", 1), held], now) == [ends, ends, 0, 1, 0, 0, ends, 1]
+        assert server.ask("TTL", f"{PREFIX}l:a:a") > LEASE_S
+        said = await link.call([(take, "z", "a", 1), (take, "v", "a", 2), (take, "w", "a", 2), held], now + 1)
+        assert said == [ends, ends + 1, 0, 2]
+        assert await link.call([held, (give, "z", "a"), (take, "w", "a", 2), held], ends) == [1, 0, ends + LEASE_S, 2]
+        await link.close()
+
+    asyncio.run(act())
+
+
 def break_by_kill(server: ValkeyServer) -> None:
     server.kill()
 

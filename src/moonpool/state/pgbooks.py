@@ -112,13 +112,15 @@ class PgBooks:
             later.fail(Problem("platform.fault", detail=f"a hold of {hold.amount_pico} pico-units"))
         else:
             self._asks.append(Ask(hold, later, self._accounts.get(hold.account)))
-            self._wake()
+            if self._idle:
+                self._wake()
         return later
 
     def resolve(self, resolution: Resolution) -> Later[Resolved]:
         later: Later[Resolved] = Later()
         self._asks.append(Ask(resolution, later))
-        self._wait_for_company()
+        if self._idle and not self._timer:
+            self._wait_for_company()
         return later
 
     def progress(self, rows: Sequence[Progress]) -> None:
