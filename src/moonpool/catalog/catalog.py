@@ -16,6 +16,7 @@ from moonpool.catalog import load, prices
 from moonpool.catalog.calendars import Calendar, midnight, warnings
 from moonpool.catalog.model import Bound, Check, Model
 from moonpool.catalog.options import checked
+from moonpool.catalog.overlay import NOTHING_KEPT, KeptTables, overlaid
 from moonpool.catalog.prices import Schedule
 from moonpool.catalog.rows import DIALECTS, EMBEDDED, NEEDS, HostRow, ModelRow, PriceRow, Served, Shipped
 from moonpool.catalog.weights import weights_rows
@@ -97,6 +98,7 @@ class _Parts(Struct, frozen=True):
     rows: Mapping[str, ModelRow]
     local: _Local | None
     calendars: Mapping[str, Calendar]
+    kept: Mapping[str, Mapping[str, Any]]
 
     def file(self, model: str) -> str:
         return self.settings.file if model in self.settings.models else load.MODELS_FILE
@@ -106,11 +108,14 @@ def build(
     settings: Settings,
     environ: Mapping[str, str],
     embedded: Mapping[str, Any] | None = None,
+    kept: KeptTables = NOTHING_KEPT,
 ) -> Catalogue:
     """The catalogue that these settings make. Raises ConfigError.
 
-    `embedded` is what a GGUF file of the operator's own says of itself (`model`, `thinks`).
+    `embedded` is what a GGUF file of the operator's own says of itself (`model`, `thinks`); `kept` are rows that were
+    said at run time, laid over those of the settings.
     """
+    settings = overlaid(settings, kept)
     shipped = load.shipped()
     host_rows = load.host_rows(settings)
     hosts, absent = _hosts(host_rows, settings, environ)
@@ -122,6 +127,7 @@ def build(
         load.model_rows(shipped.models, settings),
         _local(settings, embedded or {}) if EMBEDDED in hosts else None,
         load.known_calendars(settings),
+        kept.get("models", {}),
     )
     models = {}
     for name in sorted(parts.rows):
@@ -143,6 +149,9 @@ def _hosts(
     for name, row in rows.items():
         file = settings.file if name in settings.hosts else load.HOSTS_FILE
         load.one_of(row.dialect, DIALECTS, f"hosts.{name}.dialect", file)
+        if row.off:
+            absent[name] = "its row says that it is off"
+            continue
         if row.transport == "llama":
             if settings.embedded.enabled:
                 hosts[name] = _host(name, row, "", Secret(), settings)
@@ -215,6 +224,8 @@ def _local(settings: Settings, facts: Mapping[str, Any]) -> _Local:
 def _model(name: str, parts: _Parts) -> Model | None:
     """None for a model that nothing serves."""
     row = parts.rows[name]
+    if row.off:
+        return None
     if row.alias:
         return _alias(name, row, parts)
     file = parts.file(name)
@@ -260,7 +271,7 @@ def _model(name: str, parts: _Parts) -> Model | None:
         defaults=defaults,
         efforts=parts.shipped.efforts,
         unsupported={need: text.format(model=name) for need, text in parts.shipped.unsupported.items()},
-        prices=prices.FREE if free else _prices(name, row.prices, f"models.{name}", parts),
+        prices=prices.FREE if free else _prices(name, row.prices, f"models.{name}", parts, "prices"),
         product=row.product or name,
         searches=searches,
         targets=targets,
@@ -310,23 +321,24 @@ def _target(name: str, row: ModelRow, served: Served, host: Host, parts: _Parts)
     model = served.model or name
     costs: Schedule | None = None
     if served.prices:
-        costs = _prices(name, served.prices, f"models.{name}.hosts.{host.name}", parts)
+        costs = _prices(name, served.prices, f"models.{name}.hosts.{host.name}", parts, "hosts")
     elif host_row.listed:
         known = model if model in parts.rows else name
-        costs = _prices(known, parts.rows[known].prices, f"models.{known}", parts)
+        costs = _prices(known, parts.rows[known].prices, f"models.{known}", parts, "prices")
     replay = served.replay or host_row.replay or "keep"
     return Target(host, model, can, costs, served.options, served.weight, replay)
 
 
-def _prices(name: str, rows: str | list[PriceRow], key: str, parts: _Parts) -> Schedule:
-    """What stands under `prices` of `key`, which names it in the books unless it is a list's."""
-    file, listed = parts.file(name), key
+def _prices(name: str, rows: str | list[PriceRow], key: str, parts: _Parts, field: str) -> Schedule:
+    """What stands under `prices` of `key`, which names it in the books unless it is a list's; `field` of the model's
+    row is where it was said: at run time, if that is kept."""
+    file, listed, marked = parts.file(name), key, field in parts.kept.get(name, {})
     if isinstance(rows, str):
         lists = parts.shipped.prices
         if rows not in lists:
             raise ConfigError(file, f"{key}.prices", f"there is no list {rows!r}{nearest(rows, lists)}")
-        listed, rows = rows, lists[rows]
-    steps = prices.schedule(rows, listed, f"{key}.prices", file, parts.calendars)
+        listed, rows, marked = rows, lists[rows], False
+    steps = prices.schedule(rows, listed, f"{key}.prices", file, parts.calendars, marked=marked)
     return Schedule(steps) if steps else prices.FREE
 
 

@@ -89,13 +89,13 @@ def _rows(
     for name in [*tables, *(name for name in own if name not in tables)]:
         table = {**tables.get(name, {}), **own.get(name, {})}
         if name in tables and "hosts" in own.get(name, {}):
-            table["hosts"] = _as_before(table["hosts"], tables[name].get("hosts", []))
+            table["hosts"] = as_before(table["hosts"], tables[name].get("hosts", []))
         rows[name] = row(table, kind, f"{room}.{name}", own_file if name in own else file)
     return rows
 
 
-def _as_before(entries: Any, before: Sequence[Any]) -> Any:
-    """A host that is only named, and that the shipped row says more of, keeps that."""
+def as_before(entries: Any, before: Sequence[Any]) -> Any:
+    """A host that is only named, and that the row beneath says more of, keeps that."""
     if not isinstance(entries, list):
         return entries
     known = {entry["name"]: entry for entry in before if isinstance(entry, Mapping)}

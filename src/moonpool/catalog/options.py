@@ -76,7 +76,7 @@ class OptionsRow(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
 
 def checked(table: Mapping[str, Any], key: str, file: str) -> None:
     """Raises ConfigError for what is no option, with the nearest that is one."""
-    names = [field.name for field in msgspec.structs.fields(OptionsRow)]
+    names = OptionsRow.__struct_fields__
     for name in table:
         if name not in names:
             raise ConfigError(file, f"{key}.{name}", f"is no option{nearest(name, names)}")

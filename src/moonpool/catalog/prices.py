@@ -12,8 +12,10 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from hashlib import blake2b
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -25,6 +27,7 @@ from moonpool.words import Price
 
 PEAK: Final = "/peak"
 _AMOUNTS: Final = ("prompt_miss", "prompt_hit", "completion")
+_encode: Final = msgspec.json.Encoder().encode
 _CHANGES_MAX: Final = 4_000
 """How many spans are looked at for the next change: more than five years of days with two peaks each."""
 
@@ -134,16 +137,23 @@ def _scaled(price: Price, factor: Fraction, version: str, valid_from: str) -> Pr
 
 
 def schedule(
-    rows: Sequence[PriceRow], name: str, key: str, file: str, known: Mapping[str, Calendar]
+    rows: Sequence[PriceRow], name: str, key: str, file: str, known: Mapping[str, Calendar], *, marked: bool = False
 ) -> tuple[Step, ...]:
-    """The steps of dated rows, named `name` in the books; () for no rows. Raises ConfigError."""
+    """The steps of dated rows, named `name` in the books; () for no rows. `marked`: they can be said anew at any time,
+    so the name tells what each says ("models.flash#5d41402a@2026-12-01"). Raises ConfigError."""
     found: list[Step] = []
     for at, row in enumerate(rows):
         start = float(midnight(row.valid_from))
         if found and start <= found[-1].start:
             raise ConfigError(file, f"{key}[{at}]", "prices stand in the order of their dates.")
-        found.append(_step(row, row.valid_from.isoformat(), start, name, f"{key}[{at}]", file, known))
+        named = f"{name}#{_mark(row)}" if marked else name
+        found.append(_step(row, row.valid_from.isoformat(), start, named, f"{key}[{at}]", file, known))
     return tuple(found)
+
+
+def _mark(row: PriceRow) -> str:
+    """The same for who says the same, on every node."""
+    return blake2b(_encode(row), digest_size=4).hexdigest()
 
 
 def agreed(

@@ -41,6 +41,7 @@ class DialectRow(Struct, frozen=True, forbid_unknown_fields=True):
 class HostRow(Struct, frozen=True, forbid_unknown_fields=True):
     """A row of hosts.toml, or `[hosts.NAME]` of moonpool.toml."""
 
+    off: Annotated[bool, _says("Whether it is out of use, as if it had no key.")] = False
     dialect: Annotated[Text, _says(f"How it speaks: one of {', '.join(DIALECTS)}.")] = "openai"
     transport: Annotated[Literal["http", "llama"], _says("How bytes get there; llama is the embedded model.")] = "http"
     base_url: Annotated[str, _says("Where it is, up to what stands before /chat/completions; or env:NAME.")] = ""
@@ -186,6 +187,7 @@ class ModelRow(Struct, frozen=True, forbid_unknown_fields=True):
     hosts: Annotated[
         list[Text | Served], _says("In order of preference: tables, or names; a name keeps what was said of it here.")
     ] = []
+    off: Annotated[bool, _says("Whether nobody can ask for it.")] = False
     alias: Annotated[str, _says("Another model that this is one more name of; then nothing else is said.")] = ""
     routing: Annotated[
         Literal["", "order", "weight", "least_busy", "price"],
