@@ -10,7 +10,14 @@ import pytest
 from tidy.tree import SOURCE, name, python, tree
 
 _BOTTOM = {"words", "errors", "later"}
-_BASES = {"state.base", "state.base_admin", "state.base_limits", "state.base_prices", "state.base_reports"}
+_BASES = {
+    "state.base",
+    "state.base_admin",
+    "state.base_catalogue",
+    "state.base_limits",
+    "state.base_prices",
+    "state.base_reports",
+}
 _WEB = _BOTTOM | _BASES | {"settings", "relay", "catalog", "ledger", "dialects.base"}
 
 # A room, or one module of it ("state.base"). What a room holds itself it may always import.

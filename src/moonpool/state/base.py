@@ -17,6 +17,7 @@ from moonpool.words import Account, Key, Limits, Price, Usage
 
 if TYPE_CHECKING:
     from moonpool.state.base_admin import Office
+    from moonpool.state.base_catalogue import KeptRows
     from moonpool.state.base_prices import Overrides
     from moonpool.state.base_reports import Reports
 
@@ -370,6 +371,7 @@ class Store(Protocol):
     people: People
     reports: Reports
     overrides: Overrides
+    kept_rows: KeptRows
     office: Office
     vault: Vault | None
     once: Once | None

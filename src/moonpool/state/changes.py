@@ -1,4 +1,4 @@
-"""How other processes over the same database learn that somebody's rights changed: a number for each kind of change.
+"""How other processes over the same database learn that something they go by changed: a number for each kind of change.
 
 Rule: whoever changes rows of what is counted here counts up in the same transaction, so that a process which reads a
 number it does not know has read after the change.
@@ -16,6 +16,7 @@ KEYS: Final = "keys"
 ACCOUNTS: Final = "accounts"
 PEOPLE: Final = "people"
 OVERRIDES: Final = "overrides"
+CATALOGUE: Final = "catalogue"
 
 # The row is there or not: one statement for both, in words that SQLite and PostgreSQL share.
 _COUNT_UP: Final = text(

@@ -65,6 +65,7 @@ class PostgresStore(SqlStore):
                 changes.ACCOUNTS: self._shared_keys.refresh,
                 changes.PEOPLE: self._shared_people.refresh,
                 changes.OVERRIDES: self._overrides.refresh,
+                changes.CATALOGUE: self._kept_rows.refresh,
             },
             monotonic=monotonic,
             poll_s=poll_s,

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 from moonpool.state import keyrows, people, tables
 from moonpool.state.base import OnceBounds, VaultBounds
 from moonpool.state.base_admin import Office
+from moonpool.state.kept_rows import StoredRows
 from moonpool.state.keyrows import Known
 from moonpool.state.keystore import SqliteKeys
 from moonpool.state.office import office
@@ -62,6 +63,7 @@ class SqlStore:
         self._office = office(thread)
         self._reports = SqlReports(slow)
         self._overrides = StoredOverrides(thread)
+        self._kept_rows = StoredRows(thread)
         self._vault: DatabaseVault | None = None
         self._once: SqlOnce | None = None
 
@@ -84,6 +86,10 @@ class SqlStore:
     @property
     def overrides(self) -> StoredOverrides:
         return self._overrides
+
+    @property
+    def kept_rows(self) -> StoredRows:
+        return self._kept_rows
 
     @property
     def once(self) -> SqlOnce | None:
@@ -114,6 +120,7 @@ class SqlStore:
     def _read(self, connection: Connection) -> Loaded:
         """Part of a job."""
         self._overrides.load(connection)
+        self._kept_rows.load(connection)
         if self._vault is not None:
             self._vault.load(connection)
         if self._once is not None:

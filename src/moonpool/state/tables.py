@@ -23,7 +23,17 @@ from moonpool.state.tables_books import (
     usage,
 )
 from moonpool.state.tables_kept import alerts, audit, codes, deliveries, once, thought_marks, thoughts
-from moonpool.state.tables_people import accounts, changes, keys, members, overrides, product_switches, tokens, users
+from moonpool.state.tables_people import (
+    accounts,
+    catalogue_rows,
+    changes,
+    keys,
+    members,
+    overrides,
+    product_switches,
+    tokens,
+    users,
+)
 
 __all__ = [
     "REVISION",
@@ -32,6 +42,7 @@ __all__ = [
     "alerts",
     "audit",
     "balances",
+    "catalogue_rows",
     "changes",
     "codes",
     "deliveries",
@@ -61,7 +72,7 @@ __all__ = [
     "users",
 ]
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The newest migration in migrations/versions: what this program reads and writes."""
 
 

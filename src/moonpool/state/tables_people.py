@@ -95,5 +95,15 @@ overrides: Final = Table(
 )
 """What an account pays for a model instead of the catalogue's price, from the first moment of a day in Beijing."""
 
+catalogue_rows: Final = Table(
+    "catalogue_rows",
+    metadata,
+    key_text("section"),
+    key_text("name"),
+    Column("row", JSON, nullable=False),
+    moment("created_at"),
+)
+"""What is laid over the rows of the catalogue, as the tables of an operator's file are."""
+
 changes: Final = Table("changes", metadata, key_text("what"), number("revision"))
-"""Counted up in the transaction of each change of who may do what, so that other processes see that there was one."""
+"""Counted up in the transaction of each change of what all go by, so that other processes see that there was one."""

@@ -78,7 +78,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         await store.stop()
 
     async def refused() -> None:
-        with pytest.raises(Problem, match="schema 9999, made by a newer Moonpool; this one knows schemas up to 0003"):
+        with pytest.raises(Problem, match="schema 9999, made by a newer Moonpool; this one knows schemas up to 0004"):
             await SqliteStore(tmp_path / "m.db").start()
 
     run(first())
