@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from moonpool import settings_store
 from moonpool.catalog import weights_rows
-from moonpool.catalog.catalog import build
 from moonpool.declared import declare_accounts, first_key
 from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.dialects.base import Dialect
@@ -22,6 +21,7 @@ from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.limits import lose
 from moonpool.relay.meters import Meters
+from moonpool.relay.offer import Offer, follow
 from moonpool.relay.once import Answers
 from moonpool.relay.platform import Platform, request_ids, switches_of
 from moonpool.relay.reply import refuse
@@ -139,16 +139,18 @@ class App:
         journal.start()
         self.watchdog = Watchdog(journal.note)
         weights, facts = weights_of(settings)
-        catalogue = build(settings, self.environ, facts)
+        offer = Offer(settings, self.environ, facts)
         self.transports = self._transports(weights)
         seal(settings, self.store, self.environ)
         await asyncio.gather(*(transport.start() for transport in self.transports.values()))
         await self.store.start()
+        catalogue = offer.open(self.store.kept_rows, self.store.overrides)
         soon = asyncio.get_running_loop().call_soon
         assert self.store.once is not None
         self.platform = Platform(
             settings=settings,
             catalogue=catalogue,
+            offer=offer,
             dialects=DIALECTS,
             client=CLIENT,
             transports=self.transports,
@@ -176,18 +178,16 @@ class App:
             beat_s=settings.streams.keepalive_s,
             parts=self.parts,
         )
+        follow(self.platform, journal.note)
         self.revocations = Revocations(self.platform)
         await self.platform.limiter.start(time.monotonic())
         await self.store.books.recover(time.time())
-        keys, audit = self.store.keys, self.store.office.audit
-        if self.worker == 0:
-            await declare_accounts(settings, keys, audit, self.environ, journal.note)
-            self.first_key = await first_key(keys, audit)
+        await self._declare(journal)
         self.outside = HttpTransport(resolve=look_up if settings.alerts.private else guarded(look_up))
         self.alarms = Alarms(
             settings.alerts,
             self.store.books,
-            keys,
+            self.store.keys,
             self.store.office,
             self.outside,
             time.time,
@@ -200,6 +200,13 @@ class App:
         self._turn()
         self._tell_of_vault()
         journal.note("started", port=self.port, home=str(settings.home))
+
+    async def _declare(self, journal: Journal) -> None:
+        """One of several workers does."""
+        if self.worker == 0:
+            keys, audit = self.store.keys, self.store.office.audit
+            await declare_accounts(self.settings, keys, audit, self.environ, journal.note)
+            self.first_key = await first_key(keys, audit)
 
     async def stop(self) -> None:
         """Drain: refuse new requests, let running ones end for `edge.drain_s`, then end them with an error event,

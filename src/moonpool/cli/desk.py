@@ -20,8 +20,9 @@ import msgspec
 from msgspec import Struct
 
 from moonpool.app import dialects, open_store, vault_key
-from moonpool.catalog.catalog import Catalogue, build
+from moonpool.catalog.catalog import Catalogue
 from moonpool.errors import Problem
+from moonpool.relay.offer import Offer
 from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys, People
 from moonpool.state.base_admin import Office
@@ -43,6 +44,7 @@ class Alone(Struct, frozen=True):
 
     settings: Settings
     catalogue: Catalogue
+    offer: Offer
     books: Books
     keys: Keys
     people: People
@@ -109,17 +111,19 @@ def _at_the_server(path: Path, method: str, route: str, query: str, body: bytes)
 
 
 async def _alone(settings: Settings, method: str, route: str, query: str, body: bytes) -> tuple[int, Any]:
-    catalogue = build(settings, dict(os.environ))
+    offer = Offer(settings, dict(os.environ))
     settings.home_path().mkdir(parents=True, exist_ok=True, mode=0o700)
     store = open_store(settings)
     store.office.alerts.seal_with(lambda: vault_key(settings, os.environ))
     transport = HttpTransport(proxies=dict(os.environ))
     try:
         await store.start()
+        offer.open(store.kept_rows, store.overrides, leave_out=True)
         await transport.start()
         desk = Alone(
             settings,
-            catalogue,
+            offer.catalogue,
+            offer,
             store.books,
             store.keys,
             store.people,

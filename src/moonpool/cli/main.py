@@ -15,6 +15,7 @@ from moonpool import __version__
 from moonpool.cli import (
     accounts,
     audit,
+    catalogue,
     config,
     doctor,
     hosts,
@@ -54,6 +55,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(models.app, name="models")
 app.add_typer(prices.app, name="prices")
 app.add_typer(hosts.app, name="hosts")
+app.add_typer(catalogue.app, name="catalogue")
 app.command()(usage.usage)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(config.app, name="config")

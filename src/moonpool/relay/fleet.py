@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from moonpool.catalog.catalog import Catalogue
 from moonpool.catalog.model import Model
 from moonpool.errors import Problem
 from moonpool.ledger.money import exact
@@ -26,26 +27,29 @@ from moonpool.relay.line import Line, Waiter
 from moonpool.relay.places import Account, Permit, Place, Site
 from moonpool.relay.route import WAIT, is_final, next_place, soonest
 from moonpool.settings_hosts import Routing
-from moonpool.words import CHAT, Call, Price, Target, Usage
+from moonpool.words import CHAT, Call, Host, Price, Target, Usage
 
 RETRY_SHARE: Final = 0.2
 RETRIES_FIRST: Final = 3.0
 RETRIES_SAVED_MAX: Final = 100.0
 UNSENT: Final = "upstream.unreachable"
 _OF_THE_ACCOUNT: Final = frozenset(("upstream.credentials", "upstream.unpaid"))
-_ALL: Final[frozenset[str]] = frozenset()
+_NO_HOST: Final = "no host serves this model"
 
 Note = Callable[..., None]
 
 
 class Errand(Struct, eq=False, gc=False):
-    """One request's search. `next` is called after each failure. `marks` are of this conversation, where there is a
-    choice of accounts; `expected` is the account that it prefers."""
+    """One request's search. `next` is called after each failure. `needs` are the call's; `like` is what hosts must call
+    the model, "" for whatever they do. `marks` are of this conversation, where there is a choice of accounts;
+    `expected` is the account that it prefers."""
 
     fleet: Fleet
     model: Model
     places: tuple[Place, ...]
     account: str
+    needs: frozenset[str]
+    like: str = ""
     tried: tuple[Place, ...] = ()
     marks: Sequence[bytes] = ()
     expected: str | None = None
@@ -57,6 +61,7 @@ class Errand(Struct, eq=False, gc=False):
             if self.tried and self.tried[-1].relearn(failure):
                 fleet.learned(self.tried[-1])
                 self.tried = self.tried[:-1]
+            self._renew()
             if is_final(failure) or len(self.tried) >= len(self.places):
                 return failure
             if failure.code != UNSENT and not fleet.spend():
@@ -72,16 +77,26 @@ class Errand(Struct, eq=False, gc=False):
             if failure is not None:
                 return failure
             if not places:
-                return Problem("platform.model_failed", detail="no host serves this model")
+                return Problem("platform.model_failed", detail=_NO_HOST)
             return _unavailable(places, now)
         if found != WAIT:
             return found
         return fleet.queue(self, self.model.name, places, self.account, now)
 
-    def again(self) -> Permit | None:
-        """Whoever waits looks once more."""
+    def again(self) -> Permit | Problem | None:
+        """Whoever waits looks once more; a Problem where there is nothing left to wait for."""
+        self._renew()
+        if not self.places:
+            return Problem("platform.model_failed", detail=_NO_HOST)
         found = self._look(self.fleet.now())
         return found if isinstance(found, Permit) else None
+
+    def _renew(self) -> None:
+        """Where the catalogue has changed meanwhile, go by what it says now."""
+        if any(place.gone for place in self.places):
+            places = self.fleet.places_of(self.model, self.needs)
+            self.places = tuple(place for place in places if self.like in ("", place.target.model))
+            self.tried = tuple(place for place in self.tried if not place.gone)
 
     def learn(self, place: Place, usage: Usage, price: Price, now: float) -> None:
         """An answer to this request has come from `place`."""
@@ -132,17 +147,20 @@ class Fleet:
         self._sites: dict[tuple[str, str], Site] = {}
         self._places: dict[tuple[str, str, str], Place] = {}
         self._lines: dict[str, Line] = {}
-        self._found: dict[str, dict[frozenset[str], tuple[Place, ...]]] = {}
+        # By model and needs; None for whatever needs, where all of its targets can the same.
+        self._found: dict[str, dict[frozenset[str] | None, tuple[Place, ...]]] = {}
+        self._models: Mapping[str, Model] = {}
+        self._hosts: Mapping[str, Host] | None = None
 
     def errand(self, model: Model, call: Call, account: str) -> Errand:
         """Begin the search of one request; earns a share of a retry."""
         if self.retries < RETRIES_SAVED_MAX:
             self.retries += RETRY_SHARE
         by_needs = self._found.get(model.name)
-        places = None if by_needs is None else by_needs.get(call.needs if model.mixed else _ALL)
+        places = None if by_needs is None else by_needs.get(call.needs if model.mixed else None)
         if places is None:
             places = self.places_of(model, call.needs)
-        errand = Errand(self, model, places, account)
+        errand = Errand(self, model, places, account, call.needs)
         if len(places) > 1 and self._settings.affinity and call.operation == CHAT:
             errand.marks = marks_of(call, account)
             errand.expected = self.affinity.find(errand.marks, self.now())
@@ -156,19 +174,50 @@ class Fleet:
             if not same_model or place.target.model == broken.target.model
         ]
         places.sort(key=lambda place: place.site is broken.site)
-        return Errand(self, model, tuple(places), account)
+        return Errand(self, model, tuple(places), account, call.needs, broken.target.model if same_model else "")
 
     def places_of(self, model: Model, needs: frozenset[str]) -> tuple[Place, ...]:
-        """Who can serve it, in the model's order; made once for each set of needs that matters."""
-        by_needs = self._found.get(model.name)
-        if by_needs is None:
-            by_needs = self._found[model.name] = {}
+        """Who can serve it, in the model's order; made once for each set of needs that matters. Of a model that was
+        found before the catalogue changed, what holds now."""
+        model = self._models.get(model.name, model)
+        by_needs = self._found.setdefault(model.name, {})
+        if model.name not in self._lines:
             self._lines[model.name] = Line(self._left_a_line)
-        key = needs if model.mixed else _ALL
+        key = needs if model.mixed else None
         found = by_needs.get(key)
         if found is None:
-            found = by_needs[key] = tuple(self._place(model, target) for target in model.targets_for(needs))
+            targets = [target for target in model.targets_for(needs) if self._is_there(target.host)]
+            found = by_needs[key] = tuple(self._place(model, target) for target in targets)
         return found
+
+    def follow(self, catalogue: Catalogue) -> None:
+        """The catalogue is another now. What runs goes on where it is, as it began; who waits, or is to be asked anew,
+        goes by what holds now, and so a host that is gone gets nothing new. What is known of a model at a host stays
+        known while the same one is spoken to (`Site.follow`)."""
+        self._models = catalogue.by_name
+        self._hosts = hosts = {host.name: host for host in catalogue.present}
+        targets = {(m.name, target.host.name, target.model): target for m in catalogue.models() for target in m.targets}
+        known = {key[1:] for key in targets}
+        for at, site in list(self._sites.items()):
+            if at not in known or not site.follow(hosts.get(site.host)):
+                del self._sites[at]
+                site.account.sites.remove(site)
+        # Of several that name one account the first counts.
+        limits = {host.account or host.name: host.concurrency for host in reversed(catalogue.present)}
+        for name, account in self._accounts.items():
+            account.follow(limits.get(name, account.limit))
+        for key, place in list(self._places.items()):
+            if self._sites.get(key[1:]) is not place.site or targets.get(key) != place.row:
+                del self._places[key]
+                place.gone = True
+                place.site.lines.remove(self._lines[key[0]])
+        self._found.clear()
+        for line in list(self._lines.values()):
+            if line.waiting:
+                line.serve()
+
+    def _is_there(self, host: Host) -> bool:
+        return self._hosts is None or self._hosts.get(host.name) == host
 
     def permit(self, place: Place, probe: bool, now: float) -> Permit:
         permit = Permit(self, place, probe, now)
@@ -218,7 +267,10 @@ class Fleet:
                 line.serve()
 
     def tell(self, site: Site, problem: Problem | None = None) -> None:
-        """The state of a site has changed. A refused key or an unpaid bill is the account's, and so every site's."""
+        """The state of a site has changed. A refused key or an unpaid bill is the account's, and so every site's. Of
+        one that is gone nobody needs to hear."""
+        if self._sites.get((site.host, site.model)) is not site:
+            return
         health = site.health
         if problem is not None and problem.code in _OF_THE_ACCOUNT:
             for other in site.account.sites:

@@ -15,9 +15,10 @@ from msgspec.structs import replace
 from moonpool.errors import Problem
 from moonpool.relay.health import Health
 from moonpool.relay.line import Line
-from moonpool.words import Target
+from moonpool.words import Host, Target
 
 _SPAN_WEIGHT: Final = 0.1
+_WHO: Final = ("transport", "dialect", "base_url", "api_key", "account")
 
 
 class Keeper(Protocol):
@@ -40,13 +41,20 @@ class Account:
         self.permits: set[Permit] = set()
         self.sites: list[Site] = []
 
+    def follow(self, limit: int) -> None:
+        """What its host's row says now."""
+        if limit and not self.limit:
+            self.permits = {permit for site in self.sites for permit in site.permits}
+        self.limit = limit
+
 
 class Site:
     """A model at a host, under the host's own name for it, whatever clients call it: how it is doing, and what runs."""
 
-    __slots__ = ("account", "health", "host", "limit", "lines", "model", "permits", "span_s")
+    __slots__ = ("_host", "account", "health", "host", "limit", "lines", "model", "permits", "span_s")
 
     def __init__(self, target: Target, account: Account) -> None:
+        self._host = target.host
         self.host = target.host.name
         self.model = target.model
         self.account = account
@@ -56,6 +64,16 @@ class Site:
         self.lines: list[Line] = []
         self.span_s = 0.0
         """How long an answer takes there, smoothed; 0.0 before the first."""
+
+    def follow(self, host: Host | None) -> bool:
+        """Whether this row of its host leads to the same place still, which then goes by it. Who is spoken to
+        otherwise, elsewhere or in another name, is somebody else, of whom nothing is known."""
+        before = self._host
+        if host is None or any(getattr(host, name) != getattr(before, name) for name in _WHO):
+            return False
+        self._host = host
+        self.limit = host.concurrency_by_model.get(self.model, 0)
+        return True
 
     @property
     def running(self) -> int:
@@ -79,13 +97,16 @@ class Site:
 
 
 class Place:
-    """A target of one of our models, and the site that it shares with all names that lead there."""
+    """A target of one of our models, and the site that it shares with all names that lead there. `gone`: the catalogue
+    says so no more; what runs there ends as it would have."""
 
-    __slots__ = ("site", "target")
+    __slots__ = ("gone", "row", "site", "target")
 
     def __init__(self, target: Target, site: Site) -> None:
+        self.row = target
         self.target = target
         self.site = site
+        self.gone = False
 
     @property
     def health(self) -> Health:

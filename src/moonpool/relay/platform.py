@@ -14,6 +14,7 @@ from moonpool.dialects.base import Dialect
 from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
+from moonpool.relay.offer import Offer
 from moonpool.relay.once import Answers
 from moonpool.relay.resume import Tapes
 from moonpool.relay.tariffs import Tariffs
@@ -42,11 +43,13 @@ def switches_of(settings: Settings) -> Mapping[str, str]:
 
 class Platform(Struct, frozen=True):
     """`client` is the dialect clients speak; `clock` gives Unix seconds, `monotonic` spans; `new_id` an id for a
-    request; `active` are the replies that run now; `tariffs` are the prices that accounts agreed on, `overrides` is
-    where those are kept; `vault` is None where no reasoning is remembered."""
+    request; `catalogue` is what `offer` has now, replaced whole when that changes, and nothing else here is; `active`
+    are the replies that run now; `tariffs` are the prices that accounts agreed on, `overrides` is where those are kept;
+    `vault` is None where no reasoning is remembered."""
 
     settings: Settings
     catalogue: Catalogue
+    offer: Offer
     dialects: Mapping[str, Dialect]
     client: Dialect
     transports: Mapping[str, Transport]

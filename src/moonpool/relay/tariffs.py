@@ -17,6 +17,8 @@ from moonpool.words import Price
 
 _NONE: Final[Mapping[str, prices.Schedule]] = {}
 
+Own = Mapping[str, Mapping[str, prices.Schedule]]
+
 
 def agreed(catalogue: Catalogue, account: str, model: str, rows: Iterable[Override]) -> prices.Schedule:
     """What `account` pays for `model`: these rows over the list's price. Raises ConfigError for what is no price."""
@@ -27,6 +29,19 @@ def agreed(catalogue: Catalogue, account: str, model: str, rows: Iterable[Overri
         raise ConfigError("", key, f"{error}.") from None
     list_price = catalogue.by_name[model].prices
     return prices.agreed(parsed, list_price, f"own:{account}/{model}", key, catalogue.calendars)
+
+
+def all_agreed(catalogue: Catalogue, overrides: Iterable[Override]) -> Own:
+    """By account (its id) and model. Raises ConfigError for what is no price; one for a model that is not served now
+    has no effect."""
+    found: dict[str, dict[str, list[Override]]] = {}
+    for row in overrides:
+        if row.model in catalogue.by_name:
+            found.setdefault(row.account, {}).setdefault(row.model, []).append(row)
+    return {
+        account: {model: agreed(catalogue, account, model, rows) for model, rows in models.items()}
+        for account, models in found.items()
+    }
 
 
 def tariffs_of(catalogue: Catalogue, overrides: Overrides, note: Callable[..., None]) -> Tariffs:
@@ -53,19 +68,16 @@ class Tariffs:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self.own: Mapping[str, Mapping[str, prices.Schedule]] = {}
+        self.own: Own = {}
 
     def take(self, overrides: Iterable[Override]) -> None:
-        """From now on these hold, and no others. Raises ConfigError, and keeps what held, for one that is no price; one
-        for a model that is not served now has no effect."""
-        found: dict[str, dict[str, list[Override]]] = {}
-        for row in overrides:
-            if row.model in self._catalogue.by_name:
-                found.setdefault(row.account, {}).setdefault(row.model, []).append(row)
-        self.own = {
-            account: {model: agreed(self._catalogue, account, model, rows) for model, rows in models.items()}
-            for account, models in found.items()
-        }
+        """From now on these hold, and no others. Raises ConfigError, and keeps what held, for one that is no price."""
+        self.own = all_agreed(self._catalogue, overrides)
+
+    def follow(self, catalogue: Catalogue, overrides: Iterable[Override]) -> None:
+        """Another list, and what was agreed over it. Raises ConfigError, and keeps what held."""
+        self.own = all_agreed(catalogue, overrides)
+        self._catalogue = catalogue
 
     def price(self, account: str, model: Model, at: float) -> Price:
         """What this account (its id) pays for a model, at a moment in Unix seconds."""

@@ -34,6 +34,7 @@ BODIES: dict[str, Any] = {
         "currency": "CNY",
         "url": "https://example.com/hook",
     },
+    "PUT /catalogue/{section}/{name}": {"row": {"hosts": ["far"]}},
 }
 """A body that each route takes."""
 
@@ -48,6 +49,7 @@ def name(route: Route) -> str:
 def request(route: Route, account: str, key: str, other: str = "x") -> tuple[str, Any]:
     """(target, body) of a request to the route about this account, this key, this `other` id."""
     path = route.path.replace("{name}", account).replace("{product}", "tiny").replace("{model}", "tiny")
+    path = path.replace("{section}", "models")
     path = path.replace("{id}", key if route.about == "key" else other)
     body = dict(BODIES[route.action]) if route.body is not None else None
     if route.about == "body":

@@ -13,9 +13,9 @@ import pytest
 from admin_rig import CONFIG, ask, call, on_app, token_of
 from faults.disk import Disk, broken
 from moonpool.app import App
-from moonpool.catalog.catalog import build
 from moonpool.cli.desk import Alone
 from moonpool.errors import Problem
+from moonpool.relay.offer import Offer
 from moonpool.settings import load
 from moonpool.state.sqlite import SqliteStore
 from moonpool.web import admin
@@ -32,9 +32,12 @@ def on_disk(folder: Path, run: Callable[[Alone, Disk], Awaitable[Any]]) -> None:
         store = SqliteStore(settings.store_path(), connection_class=disk.connection_class)
         store.office.alerts.seal_with(lambda: "a secret of a test, longer than a guess")
         await store.start()
+        offer = Offer(settings, {})
+        offer.open(store.kept_rows, store.overrides)
         desk = Alone(
             settings,
-            build(settings, {}),
+            offer.catalogue,
+            offer,
             store.books,
             store.keys,
             store.people,
@@ -66,6 +69,7 @@ async def ready(desk: Any) -> dict[str, str]:
     await ask(desk, "POST", "/accounts", {"name": "mine"})
     key = (await ask(desk, "POST", "/keys", {"account": "mine"}))["id"]
     await ask(desk, "PUT", "/accounts/mine/prices/tiny", BODIES["PUT /accounts/{name}/prices/{model}"])
+    await ask(desk, "PUT", "/catalogue/models/mine", BODIES["PUT /catalogue/{section}/{name}"])
     user = (await ask(desk, "POST", "/users", {"name": "owner"}))["id"]
     token = (await ask(desk, "POST", "/tokens", {"user": user}))["id"]
     gift = {"gift": {"fund": "granted", "amount": "2", "currency": "CNY"}}

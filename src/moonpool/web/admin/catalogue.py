@@ -1,4 +1,4 @@
-"""Models and hosts: what can be asked for, and where it is answered."""
+"""Models and hosts: what can be asked for, where it is answered, and the rows that say so at run time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Final
 
 from moonpool.catalog import prices
 from moonpool.catalog.model import Model
+from moonpool.catalog.overlay import may_be_kept
 from moonpool.errors import Problem
+from moonpool.settings import ConfigError
+from moonpool.state.base_catalogue import KeptRow
 from moonpool.web import host_check
 from moonpool.web.admin.routing import Answer, Ask, Desk, Route
-from moonpool.web.admin.types import HostRow, ModelRow
+from moonpool.web.admin.types import CatalogueRow, HostRow, ModelRow, NewRow
 from moonpool.words import Host
 
 
@@ -73,6 +76,62 @@ async def check_hosts(desk: Desk, ask: Ask) -> Answer:
     return 200, {"data": await asyncio.gather(*(host_check.check(desk, host) for host in hosts))}
 
 
+def _kept_row(row: KeptRow, trouble: str = "") -> CatalogueRow:
+    return CatalogueRow(row.section, row.name, dict(row.row), int(row.created_at), trouble)
+
+
+async def list_rows(desk: Desk, _: Ask) -> Answer:
+    """Every row that was said at run time, by section and name."""
+    offer = desk.offer
+    return 200, {"data": [_kept_row(row, offer.trouble.get(row.key, "")) for row in offer.rows.list()]}
+
+
+async def set_row(desk: Desk, ask: Ask) -> Answer:
+    """Lay a row over what the file says of that name: on every server within a second, for requests that arrive from
+    then on. Raises caller.invalid_value, with the field in `param`, for what could not be used: then nothing changed;
+    caller.conflict."""
+    new: NewRow = ask.body
+    section, name = ask.names["section"], ask.names["name"]
+    await desk.offer.rows.refresh()  # what was said at another node a moment ago
+    row, seen = KeptRow(section, name, new.row, desk.clock()), desk.offer.rows.revision
+    try:
+        may_be_kept(desk.settings, section, name, new.row)
+        desk.offer.tried(row)
+    except ConfigError as error:
+        raise _unusable(error) from None
+    await ask.log(desk, f"{section}.{name}", row=new.row)
+    if not await desk.offer.rows.set(row, seen):
+        raise _at_once()
+    return 200, _kept_row(row, desk.offer.trouble.get(row.key, ""))
+
+
+async def unset_row(desk: Desk, ask: Ask) -> Answer:
+    """Forget a row: what the file says holds again. Raises caller.not_found, caller.invalid_value where others need it,
+    caller.conflict."""
+    section, name = ask.names["section"], ask.names["name"]
+    rows = desk.offer.rows
+    await rows.refresh()
+    seen = rows.revision
+    if not any(row.key == (section, name) for row in rows.list()):
+        raise Problem("caller.not_found", f"No row {section}.{name} is kept.", param="name")
+    try:
+        desk.offer.tried_without(section, name)
+    except ConfigError as error:
+        raise _unusable(error) from None
+    await ask.log(desk, f"{section}.{name}")
+    if not await rows.delete(section, name, seen):
+        raise _at_once()
+    return 200, {"section": section, "name": name, "deleted": 1}
+
+
+def _unusable(error: ConfigError) -> Problem:
+    return Problem("caller.invalid_value", f"{error.key}: {error.sentence}", param=error.key)
+
+
+def _at_once() -> Problem:
+    return Problem("caller.conflict", "Somebody else changed the catalogue at the same moment; look, and say it again.")
+
+
 ROUTES: Final = (
     Route("GET", "/models", list_models, "List the models of the catalogue.", ModelRow, many=True),
     Route("GET", "/models/{name}", show_model, "Show all that holds for one model.", None),
@@ -86,4 +145,9 @@ ROUTES: Final = (
         query=("host",),
         changes=False,
     ),
-)
+    Route("GET", "/catalogue", list_rows, "List the rows that were said at run time.", CatalogueRow, many=True),
+    Route(
+        "PUT", "/catalogue/{section}/{name}", set_row, "Lay a row over the catalogue.", CatalogueRow, body=NewRow,
+    ),
+    Route("DELETE", "/catalogue/{section}/{name}", unset_row, "Forget such a row.", None),
+)  # fmt: skip

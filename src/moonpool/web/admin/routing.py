@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from moonpool.catalog.catalog import Catalogue
 from moonpool.errors import Problem
+from moonpool.relay.offer import Offer
 from moonpool.settings import Settings
 from moonpool.state.base import Books, Keys, People, Role
 from moonpool.state.base_admin import Change, Office
@@ -27,6 +28,8 @@ class Desk(Protocol):
     def settings(self) -> Settings: ...
     @property
     def catalogue(self) -> Catalogue: ...
+    @property
+    def offer(self) -> Offer: ...
     @property
     def books(self) -> Books: ...
     @property

@@ -231,6 +231,25 @@ class HostRow(Struct):
     concurrency_by_model: dict[str, int]
 
 
+# Rows of the catalogue
+
+
+class NewRow(Struct, forbid_unknown_fields=True):
+    """`row` is the table that moonpool.toml would have for it, dates as texts; it replaces what was kept before."""
+
+    row: dict[str, Any]
+
+
+class CatalogueRow(Struct):
+    """A kept row. `trouble` says why the server that answers cannot use it and leaves it as it was, "" where it can."""
+
+    section: str
+    name: str
+    row: dict[str, Any]
+    created_at: int
+    trouble: str = ""
+
+
 # The log of changes
 
 
