@@ -87,10 +87,9 @@ def test_metrics_are_prometheus_and_all_are_documented(tmp_path: Path) -> None:
     """/metrics parses, holds only rows of METERS and of the process, counts what was counted, bounds its labels."""
 
     async def run(platform: Platform) -> str:
-        platform.meters.count("tiny", "far", 200, "stop", 0.02, 0.3)
-        platform.meters.count("tiny", "far", 200, "word of a host", None, 0.3)
-        platform.meters.count("tiny", "far", 502, "upstream.failed", None, 700.0)
-        platform.meters.count_tokens("tiny", Usage(3, 2, 7, 1))
+        platform.meters.count("tiny", "far", 200, "stop", 0.02, 0.3, Usage(3, 2, 7, 1))
+        platform.meters.count("tiny", "far", 200, "word of a host", None, 0.3, Usage())
+        platform.meters.count("tiny", "far", 502, "upstream.failed", None, 700.0, Usage())
         page = ops.handle(platform, "/metrics")
         assert page is not None
         assert page[0] == 200
