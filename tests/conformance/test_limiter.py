@@ -183,6 +183,22 @@ def test_renewing_keeps_leases(backend: tuple[str, str]) -> None:
     on(backend, act)
 
 
+def test_renewing_keeps_leases_of_keys(backend: tuple[str, str]) -> None:
+    """The place of a key is renewed with that of its account, and ends with it."""
+
+    async def act(here: Limits) -> None:
+        key = Key("k", "a", limits=Bounds(concurrency=1))
+        assert not (await take(here, "r1", 9, key=key)).refused
+        for each in range(1, 8):
+            await renew(here, each * LEASE_S / 3)
+            refused = await take(here, "r2", 9, key=key)
+            assert (refused.refused, refused.whose) == ("concurrency", "key")
+        here.now += LEASE_S
+        assert not (await take(here, "r2", 9, key=key)).refused
+
+    on(backend, act)
+
+
 def test_what_ended_can_be_taken_anew(backend: tuple[str, str]) -> None:
     """A lease that ended unseen and is taken again by the same request lives as long as any other."""
 
@@ -273,24 +289,48 @@ def test_all_or_nothing(backend: tuple[str, str]) -> None:
     on(backend, act)
 
 
-def test_tokens_are_corrected(backend: tuple[str, str]) -> None:
-    """What was used in truth replaces the guess, once: less comes back, more is owed, and is paid by waiting."""
+@pytest.mark.parametrize("whose", ["account", "key"])
+def test_tokens_are_corrected(backend: tuple[str, str], whose: str) -> None:
+    """What was used in truth replaces the guess, once: less comes back, more is owed, and is paid by waiting. The
+    tokens of one key are not another's."""
+    key = Key("k", "a", limits=Bounds(tokens_per_minute=600)) if whose == "key" else KEY
+    other = Key("other", "a", limits=Bounds(tokens_per_minute=600))
+    rate = 600 if whose == "account" else 0
 
     async def act(here: Limits) -> None:
-        verdict = await take(here, "r1", tokens=500, tokens_a_minute=600)
+        async def asked(request_id: str, tokens: int) -> Verdict:
+            return await take(here, request_id, key=key, tokens=tokens, tokens_a_minute=rate)
+
+        verdict = await asked("r1", 500)
         assert verdict.tokens is not None
         assert (verdict.tokens.remaining, verdict.tokens.reset_s) == (100, 50.0)
         for _ in range(2):
             give(here, "r1", 100)
-        verdict = await take(here, "r2", tokens=500, tokens_a_minute=600)
-        assert (verdict.refused, verdict.tokens) != ("tokens", None)
+        verdict = await asked("r2", 500)
+        assert verdict.tokens is not None
+        assert (verdict.refused, verdict.tokens.remaining) == ("", 0)
         give(here, "r2", 1100)
-        verdict = await take(here, "r3", tokens=10, tokens_a_minute=600)
-        assert (verdict.refused, verdict.retry_after_s) == ("tokens", 61.0)
+        verdict = await asked("r3", 10)
+        assert (verdict.refused, verdict.whose, verdict.retry_after_s) == ("tokens", whose, 61.0)
         assert verdict.tokens is not None
         assert (verdict.tokens.remaining, verdict.tokens.reset_s) == (0, 120.0)
+        if whose == "key":
+            assert not (await take(here, "r4", key=other, tokens=600)).refused
         here.now += 61.0
-        assert not (await take(here, "r3", tokens=10, tokens_a_minute=600)).refused
+        assert not (await asked("r3", 10)).refused
+
+    on(backend, act)
+
+
+def test_a_stranger_gives_nothing(backend: tuple[str, str]) -> None:
+    """Another account cannot give back what this one holds, nor correct its tokens."""
+
+    async def act(here: Limits) -> None:
+        key = Key("k", "a", limits=Bounds(concurrency=2))
+        assert not (await take(here, "r1", 2, key=key, tokens=60, tokens_a_minute=60)).refused
+        give(here, "r1", 0, account="b")
+        assert await held(here) == 1
+        assert (await take(here, "r2", 2, key=key, tokens=60, tokens_a_minute=60)).refused == "tokens"
 
     on(backend, act)
 

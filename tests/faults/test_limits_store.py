@@ -224,6 +224,60 @@ def test_a_lost_store(server: ValkeyServer, how: str) -> None:
     play(server, act)
 
 
+def test_who_waits_when_the_store_is_lost(server: ValkeyServer) -> None:
+    """Who waits for the call after the one that fails is answered with it, and not asked for again."""
+
+    async def act(node: Node) -> None:
+        server.kill()
+        assert await node.fill("x", BATCH + 20, 10_000) == BATCH + 20
+        await node.tick()
+        server.start()
+        await seconds(1, node)
+        assert await node.held() == BATCH + 20
+        for number in range(BATCH + 20):
+            node.give(f"x{number}")
+        assert await node.held() == 0
+        assert [set(note) for note in node.notes] == [{"lost", "nodes"}, {"back_after_s"}]
+
+    play(server, act, 1)
+
+
+def test_what_nobody_knows_is_given_back(server: ValkeyServer) -> None:
+    """A call that failed may have reached the store: what it granted there and was refused here costs nothing."""
+
+    async def act(one: Node, other: Node) -> None:
+        assert not (await one.take("r0", 2, tokens_per_minute=60)).refused
+        one.limiter._link._call_s = CALL_S
+        server.freeze()
+        assert (await one.take("r1", 2, tokens_per_minute=60)).refused == "concurrency", "a node's share of two is one"
+        one.limiter._link._call_s = PATIENT_S
+        server.thaw()
+        await one.tick()
+        assert one.limiter.trouble() is None
+        after = await other.take("r2", 2, tokens_per_minute=60)
+        assert after.tokens is not None
+        assert (after.refused, after.tokens.remaining) == ("", 60 - 2 * 10)
+
+    play(server, act)
+
+
+@pytest.mark.parametrize(("later_s", "lost"), [(LEASE_S - 0.001, []), (LEASE_S, ["r1"])])
+def test_what_has_ended_when_the_store_is_lost(server: ValkeyServer, later_s: float, lost: list[str]) -> None:
+    """A lease ends to the moment after its last renewal, also if that is the moment in which the store is lost."""
+
+    async def act(node: Node) -> None:
+        assert not (await node.take("r1")).refused
+        node.clock.at += 2.0
+        await node.limiter.renew(node.clock.at)
+        server.kill()
+        node.clock.at += later_s
+        assert not (await node.take("r2")).refused
+        assert node.lost == lost
+        assert await node.held() == 2 - len(lost)
+
+    play(server, act, 1)
+
+
 def test_an_emptied_store(server: ValkeyServer) -> None:
     """Case 60, FLUSHALL: with the next renewal all that runs has its place again, and the limit is exact."""
 

@@ -63,7 +63,9 @@ def test_limits_as_they_are_kept() -> None:
     assert checked(Limits()) is None
     found = checked(Limits(addresses=("10.0.0.1", "::/0", "10.0.0.0/8")))
     assert found == Limits(addresses=("10.0.0.1/32", "::/0", "10.0.0.0/8"))
-    assert checked(Limits(day_pico=0)) == Limits(day_pico=0)
+    most = 2**63 - 1
+    for kept in (Limits(day_pico=0), Limits(tokens_per_minute=most), Limits(month_pico=most), Limits(expires_at=0.5)):
+        assert checked(kept) == kept
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,7 @@ def test_limits_as_they_are_kept() -> None:
         (Limits(expires_at=float("nan")), "expires_at"),
         (Limits(expires_at=float("inf")), "expires_at"),
         (Limits(expires_at=-1.0), "expires_at"),
+        (Limits(expires_at=0.0), "expires_at"),
         (Limits(models=frozenset({""})), "models"),
         (Limits(addresses=("10.0.0.0/33",)), "addresses"),
         (Limits(addresses=("10.0.0.1/8",)), "addresses"),

@@ -34,6 +34,7 @@ def test_fees() -> None:
     """What searches cost goes where it can be told apart, and no leg of it has a number that an answer's has."""
     fees = entries.paid("acme", (1, 2, 3), "CNY", fee=True)
     assert [fee.credit for fee in fees] == ["fees"] * 3
+    assert [fee.leg for fee in fees] == [1001, 1002, 1003]
     assert not {fee.leg for fee in fees} & {leg.leg for leg in entries.paid("acme", (1, 2, 3), "CNY")}
 
 

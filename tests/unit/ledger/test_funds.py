@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from moonpool.ledger import funds
@@ -13,6 +13,7 @@ from moonpool.words import Account, Price, Usage
 _AMOUNTS = st.integers(0, 10**6)
 
 
+@example(owed=5, granted=1, topped_up=1, credit=True)
 @given(owed=_AMOUNTS, granted=st.integers(-100, 10**6), topped_up=st.integers(-100, 10**6), credit=st.booleans())
 def test_draw(owed: int, granted: int, topped_up: int, credit: bool) -> None:
     """Everything owed is drawn: granted money first, then topped-up money, neither below zero while there is credit."""

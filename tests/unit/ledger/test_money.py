@@ -60,6 +60,13 @@ def test_bound_is_never_below_the_cost(
     assert held >= cost(used(miss, hit, completion, searches), price)
 
 
+def test_a_bound_is_exact() -> None:
+    """A hold sets aside the dearer price for each prompt token, the price of each other, and not one unit more."""
+    dear_hit, dear_miss = Price(2, 3, 5, searches=100), Price(3, 2, 5, searches=100)
+    assert bound(10, 4, dear_hit, 7) == bound(10, 4, dear_miss, 7) == 10 * 3 + 4 * 5 + 7 * 100
+    assert bound(10, 4, dear_hit) == 10 * 3 + 4 * 5
+
+
 # hit, miss, out, a thousand searches; tokens hit, missed, answered, searches; what it costs, to the last digit.
 EXACT = """
 0.02      1             4  5            3           8                    7           1  0.00503606

@@ -31,6 +31,7 @@ def test_edges(moment: str, day: str, month: str) -> None:
     """A day ends where the next begins, in Beijing, and so does a month (case 181)."""
     assert spans.day_of(_at(moment)) == _at(day)
     assert spans.month_of(_at(moment)) == _at(month)
+    assert datetime.datetime.fromtimestamp(_at(moment), spans.ZONE).isoformat(" ").startswith(moment)
 
 
 @given(st.floats(0, 4e9))

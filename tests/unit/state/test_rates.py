@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moonpool.state.asks import LEASE_S, RATE_MAX, Asks, asks_of, part, room, used_now, wait_ms
+from moonpool.state.asks import FULL_S, LEASE_S, RATE_MAX, UNIT, Asks, asks_of, part, room, used_now, wait_ms
 from moonpool.state.memory import SWEEP_S, MemoryLimiter
 from moonpool.words import Account, Key, Limits
 
@@ -24,6 +26,7 @@ def test_shares_make_the_limit(limit: int, nodes: int) -> None:
 def test_a_share_of_everything() -> None:
     """Each limit is shared by itself; of what has no limit there is none; nothing of one thing is nothing at all."""
     asks = Asks("a", "k", 100, 3, 7, 0, 1000, 0)
+    assert Asks("a", "k", 1) == Asks("a", "k", 1, 0, 0, 0, 0, 0)
     assert asks.share(1, 0) == asks
     assert asks.share(3, 0) == Asks("a", "k", 34, 1, 3, 0, 334, 0)
     assert asks.share(3, 2) == Asks("a", "k", 33, 1, 2, 0, 333, 0)
@@ -35,8 +38,8 @@ def test_rates_have_a_bound() -> None:
     huge = Account("a", "a", True, 5, None, False, 10**15, 10**15)
     key = Key("k", "a", limits=Limits(requests_per_minute=10**15, tokens_per_minute=10**15))
     asks = asks_of(huge, key)
-    assert {asks.requests, asks.key_requests, asks.tokens, asks.key_tokens} == {RATE_MAX}
-    assert RATE_MAX * 60_000 < 2**53
+    assert {asks.requests, asks.key_requests, asks.tokens, asks.key_tokens} == {100_000_000}
+    assert RATE_MAX * UNIT < 2**53
 
 
 BUCKETS = [
@@ -80,15 +83,73 @@ def test_a_lease_that_ended_corrects_nothing() -> None:
     assert (after.refused, after.tokens.remaining) == ("", 600 - 500 + 150 - 10)
 
 
+LOOKS: dict[str, Callable[[MemoryLimiter, float], object]] = {
+    "takes": lambda limiter, at: limiter.take("new", Account("a", "a", True, 1), Key("k", "a"), 0, at),
+    "takes with rates": lambda limiter, at: limiter.take("new", RATED, Key("k", "a"), 0, at),
+    "renews": lambda limiter, at: limiter.renew(at),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_lease_ends_to_the_moment(look: str) -> None:
+    """A lease lives LEASE_S from its last renewal, and not a moment longer, whoever looks."""
+    for at, ended in ((LEASE_S + 1.999, []), (LEASE_S + 2.0, ["old"])):
+        lost: list[str] = []
+        limiter = MemoryLimiter(lost.append)
+        limiter.take("old", RATED, Key("k", "a"), 0, 1.0)
+        limiter.renew(2.0)
+        LOOKS[look](limiter, at)
+        assert lost == ended
+
+
+@pytest.mark.parametrize(("limits", "whose", "places"), [(None, "account", 5), (Limits(concurrency=2), "key", 2)])
+def test_where_all_places_are_taken(limits: Limits | None, whose: str, places: int) -> None:
+    """As many run at once as may, also where there are rates; the next one waits a second, and hears whose limit it
+    is."""
+    limiter, key = MemoryLimiter(), Key("k", "a", limits=limits)
+    for number in range(places):
+        assert not limiter.take(f"r{number}", RATED, key, 0, 0.0).result().refused
+    refused = limiter.take("one more", RATED, key, 0, 0.0).result()
+    assert (refused.refused, refused.whose, refused.retry_after_s) == ("concurrency", whose, FULL_S)
+
+
+def test_what_was_not_used_is_there_again() -> None:
+    """All of it, to the last token."""
+    limiter = MemoryLimiter()
+    limiter.take("r1", RATED, Key("k", "a"), 500, 0.0)
+    limiter.give("r1", "a", 0, 0.0)
+    after = limiter.take("r2", RATED, Key("k", "a"), 0, 0.0).result().tokens
+    assert after is not None
+    assert after.remaining == 600
+
+
+def test_what_another_limiter_granted() -> None:
+    """Counts here as well, for the account and for the key, and is given back; its tokens are corrected elsewhere."""
+    limiter, key = MemoryLimiter(), Key("k", "a", limits=Limits(concurrency=1, tokens_per_minute=600))
+    limiter.adopt("r1", asks_of(RATED, key), 0.0)
+    limiter.adopt("r2", asks_of(RATED, Key("free", "a")), 0.0)
+    assert limiter.held("a", 0.0).result() == 2
+    assert set(limiter._key_leases) == {"k"}
+    refused = limiter.take("r3", RATED, key, 0, 0.0).result()
+    assert (refused.refused, refused.whose) == ("concurrency", "key")
+    limiter.give("r1", "a", 500, 0.0)
+    after = limiter.take("r3", RATED, key, 0, 0.0).result()
+    assert after.tokens is not None
+    assert (after.refused, after.tokens.remaining, limiter.held("a", 0.0).result()) == ("", 600, 2)
+
+
 def test_nothing_is_kept_of_who_is_gone() -> None:
     """Accounts and keys that came once leave nothing behind: neither sets of leases nor buckets that are full again."""
     limiter = MemoryLimiter()
+    limiter.tick(0.0)
     for number in range(50):
         account = Account(f"a{number}", "", True, 5, None, False, 60, 600)
         key = Key(f"k{number}", account.id, limits=Limits(concurrency=1, requests_per_minute=60))
         limiter.take(f"r{number}", account, key, 5, 0.0)
         limiter.give(f"r{number}", account.id, 5, 0.0)
     limiter.take("r", RATED, Key("k", "a"), 600, SWEEP_S)
+    limiter.tick(SWEEP_S - 0.5)
+    assert len(limiter._leases) == 51
     limiter.tick(SWEEP_S)
     assert set(limiter._leases) == {"a"}
     assert limiter._key_leases == {}
