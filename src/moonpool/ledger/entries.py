@@ -58,6 +58,7 @@ class Transfer(Struct, frozen=True, gc=False):
 
 
 _FUNDS: Final = ("granted", "topped_up", "post_paid")
+_EACH: Final = (0, 1, 2)
 # Numbers that do not meet: those of earlier dispatches begin at 3, and nobody makes a thousand of them.
 _REVENUE_LEGS: Final = (0, 1, 1000)
 _COST_LEG: Final = 2
@@ -89,9 +90,10 @@ def paid(account: str, drawn: Drawn, currency: str, *, fee: bool = False) -> lis
     """The transfers of what a client pays for an answer, or as a fee."""
     to, numbers = (FEES, _FEE_LEGS) if fee else (REVENUE, _REVENUE_LEGS)
     found = []
-    for number, fund, amount in zip(numbers, _FUNDS, drawn, strict=True):
+    for at in _EACH:
+        amount = drawn[at]
         if amount:
-            found.append(Transfer(number, f"client:{account}:{fund}", to, amount, currency))
+            found.append(Transfer(numbers[at], f"client:{account}:{_FUNDS[at]}", to, amount, currency))
     return found
 
 
