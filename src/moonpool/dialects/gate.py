@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -37,13 +38,17 @@ _WHERE: Final = re.compile(r" \(byte (\d+)\)$")
 
 def read(raw: bytes) -> dict[str, Any]:
     """The document in `raw`, which must be an object. Raises Problem("caller.malformed"), saying where."""
-    deep = raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _too_deep(raw)
+    opened = raw.count(b"[") + raw.count(b"{")
+    if opened > CONTAINERS_MAX:
+        _check_brackets(raw)
     try:
         document = _decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
         raise _malformed(raw, error) from None
-    if deep:
-        raise _refused(f"recursion limit exceeded: more than {DEPTH_MAX} levels")
+    if opened > DEPTH_MAX and _is_deep(document):
+        raise _too_deep()
     if type(document) is not dict:
         raise _refused("expected an object at the top")
     if b"\\" in raw:
@@ -57,12 +62,24 @@ def read(raw: bytes) -> dict[str, Any]:
     return document
 
 
-def _too_deep(raw: bytes) -> bool:
-    """Whether brackets nest deeper than DEPTH_MAX, without a stack: each pass takes the innermost pair off.
+def _is_deep(document: Any) -> bool:
+    """Whether it nests deeper than DEPTH_MAX, seen level by level."""
+    level = [document]
+    for _ in range(DEPTH_MAX):
+        inside = chain.from_iterable(each.values() if type(each) is dict else each for each in level)
+        level = [each for each in inside if type(each) is dict or type(each) is list]
+        if not level:
+            return False
+    return True
 
-    An unclosed document may be called too deep; the parser will tell its true fault. Raises Problem when it nests so
-    deeply that no parser should see it.
-    """
+
+def _too_deep() -> Problem:
+    return _refused(f"recursion limit exceeded: more than {DEPTH_MAX} levels")
+
+
+def _check_brackets(raw: bytes) -> None:
+    """Raises Problem for so many arrays and objects, or such deep ones, that no parser should see them; without a
+    stack: each pass takes the innermost pairs off. Brackets in strings do not count."""
     signs = raw.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_SQUARE, _NO_SIGN)
     # Two quotes side by side can go: what is left stays inside or outside of a string as it was. Of the strings that
     # remain, each but the last has a bracket behind it, so too many of them are too many brackets.
@@ -77,8 +94,7 @@ def _too_deep(raw: bytes) -> bool:
             break
         brackets = fewer
     if brackets.count(b"[") > DEPTH_MAX:
-        raise _refused(f"recursion limit exceeded: more than {DEPTH_MAX} levels")
-    return bool(brackets)
+        raise _too_deep()
 
 
 def _has_nul(document: Any) -> bool:
