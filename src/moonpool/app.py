@@ -196,8 +196,7 @@ class App:
         )
         await self._listen()
         self._pulse = asyncio.create_task(self._beat())
-        self.watchdog.start()
-        self._turn()
+        self._watch()
         self._tell_of_vault()
         journal.note("started", port=self.port, home=str(settings.home))
 
@@ -319,6 +318,10 @@ class App:
                 "cut": counters.cut,
             },
         }
+
+    def _watch(self) -> None:
+        self.watchdog.start()
+        self._turn()
 
     def _turn(self) -> None:
         self.watchdog.beat(time.monotonic())

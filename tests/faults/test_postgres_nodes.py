@@ -256,3 +256,22 @@ def test_a_migration_that_was_killed() -> None:
     assert statements > 50
     for stop_at in range(2, statements, 9):
         walk(stop_at)
+
+
+def test_they_declare_the_same_account_together() -> None:
+    """Case 64: nodes whose files say the same begin at once; each account is made once, and none of them is told that
+    it is somebody else's."""
+    database = server().fresh()
+
+    async def walk() -> None:
+        async with _nodes(4, database) as stores:
+            for turn in range(25):
+                account = Account(f"declared-{turn}", f"declared-{turn}", post_paid=True, concurrency=7)
+                await asyncio.gather(*(store.keys.save_account(account) for store in stores))
+                other = Account(f"other-{turn}", account.name)
+                with pytest.raises(Problem, match="another account"):
+                    await stores[turn % 4].keys.save_account(other)
+            await _until(lambda: all(len(store._accounts) >= 27 for store in stores))
+
+    run(walk())
+    assert _ask(database, "SELECT count(*) FROM accounts WHERE name LIKE 'declared-%'") == [(25,)]

@@ -21,7 +21,7 @@ from moonpool import app
 from moonpool.app import App
 from moonpool.errors import Problem
 from moonpool.ledger.funds import Pack
-from moonpool.relay import pulse
+from moonpool.relay import offer, pulse
 from moonpool.relay.journal import Journal
 from moonpool.settings import Embedded, Log, Settings, Streams, Vault
 from moonpool.state import sqlite
@@ -209,15 +209,16 @@ class World:
         async def beat(house: App) -> None:
             await self._pulse(house)
 
-        genuine = app.build
+        genuine = offer.build
         with instead(
             (app, "time", self.now),
-            (app, "build", build),
+            (offer, "build", build),
             (app, "Journal", Notes),
             (app, "open_store", self._open_store),
             (app, "request_ids", self._new_ids),
             (App, "_listen", listen),
             (App, "_beat", beat),
+            (App, "_watch", lambda house: None),  # its thread goes by the time of the real world
             (App, "_transports", lambda house, weights: {"http": self.host}),
         ):
             yield

@@ -165,15 +165,17 @@ def save_account(account: Account, now: float, database: Database) -> Made:
         "requests_per_minute": account.requests_per_minute,
         "tokens_per_minute": account.tokens_per_minute,
     }
-    try:
-        with database.engine.begin() as connection:
-            changed = connection.execute(update(accounts).where(accounts.c.id == account.id).values(settings))
-            if changed.rowcount == 0:
-                connection.execute(insert(accounts), {"id": account.id, "created_at": now, **settings})
-            changes.count_up(connection, changes.ACCOUNTS)
-    except IntegrityError:
-        return "exists"
-    return "made"
+    for _ in range(2):
+        try:
+            with database.engine.begin() as connection:
+                changed = connection.execute(update(accounts).where(accounts.c.id == account.id).values(settings))
+                if changed.rowcount == 0:
+                    connection.execute(insert(accounts), {"id": account.id, "created_at": now, **settings})
+                changes.count_up(connection, changes.ACCOUNTS)
+        except IntegrityError:
+            continue  # perhaps another process made this very account meanwhile: then there is something to change now
+        return "made"
+    return "exists"
 
 
 def switch_product(account: str, product: str, on: bool, now: float, database: Database) -> float | None:
