@@ -23,6 +23,7 @@ from moonpool.words import Call, Failed, Finished, Found, Frame, Headers, Metere
 
 REFUSAL_BYTES_MAX: Final = 65536
 NAME_CHARS_MAX: Final = 100
+_NONE: Final[list[str]] = []
 _BROKEN: Final = frozenset(("upstream.cut", "upstream.timeout"))
 
 
@@ -187,6 +188,8 @@ class Attempt:
     def _pass(self, items: Sequence[Frame | Run]) -> bool:
         """Count what is said, keep it where it is kept, and hand it to the client, up to a failure. False when that
         ended the attempt. Runs for every read."""
+        if len(items) == 1 and type(items[0]) is Run:
+            return self._pass_run(items[0])
         trip, reply, encode = self._trip, self._reply, self._encoder.feed
         said = trip.said
         out: list[bytes] = []
@@ -239,11 +242,25 @@ class Attempt:
             return False
         return not self.ended.done()
 
+    def _pass_run(self, run: Run) -> bool:
+        """The same for texts alone: what nearly every read of a stream brings."""
+        reply, texts = self._reply, run.texts
+        data = self._encoder.feed(run)
+        if run.lane.kind is Text:
+            self._hear(texts, _NONE, 0)
+        else:
+            self._hear(_NONE, texts, 0)
+        if not self.begun:
+            self._begin()
+        if reply.stream and data:
+            reply.push(data, True)
+        return not self.ended.done()
+
     def _hear(self, texts: list[str], thoughts: list[str], call_chars: int) -> bool:
         """Count and keep the parts of an answer: whether there is anything in them. A part with another character is
         wide, all of it; arguments of calls are not."""
         trip = self._trip
-        parts = thoughts + texts if thoughts else texts
+        parts = thoughts + texts if texts and thoughts else texts or thoughts
         text = "".join(parts)
         chars = len(text)
         ascii_chars = chars if text.isascii() else sum(map(len, filter(str.isascii, parts)))
@@ -255,7 +272,8 @@ class Attempt:
         said = trip.said
         if said is not None:
             said.texts += texts
-            said.thoughts += thoughts
+            if thoughts:
+                said.thoughts += thoughts
             if trip.ascii_chars + trip.wide_chars > CHARS_MAX:
                 said.give_up()
         return chars > 0 or call_chars > 0
