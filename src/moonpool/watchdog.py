@@ -70,7 +70,7 @@ class Watchdog:
             self._note("loop stands still", since_s=round(now - beat_at, 1), trace=self._stack())
 
     def trouble(self, now: float) -> str | None:
-        """A sentence while the loop does not turn as it should, and for RECENT_S after."""
+        """A sentence for RECENT_S after it stood still. Asked on the loop, so never while it does."""
         if now - self._turned_at < RECENT_S:
             return f"the event loop stood still for {self._last_s:.1f} s; the log says where"
         return None
