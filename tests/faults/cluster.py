@@ -164,6 +164,14 @@ class Node(Served):
     async def open(self, body: Any = None, fields: dict[str, str] | None = None, key: str = "key-of-acme") -> Client:
         return await super().open(body, {"Authorization": f"Bearer {key}", **(fields or {})})
 
+    async def metrics(self) -> str:
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        client.send("GET", "/metrics", b"", {})
+        try:
+            return (await client.rest()).body.decode()
+        finally:
+            client.close()
+
     async def status(self, tag: str, key: str = "key-of-acme") -> int:
         """Of one whole request; 0 where there was no answer."""
         try:
@@ -209,14 +217,13 @@ class Cluster:
         return int(self.ask("SELECT count(*) FROM holds WHERE seq NOT IN (SELECT hold_seq FROM resolutions)")[0][0])
 
     async def acquainted(self) -> None:
-        """Until each node has asked for its place since the last of them began to; that tells it how many there are."""
+        """Until each node has read how many of them share the limits; what the store knows it may not know yet."""
+        said = f"\nmoonpool_limits_nodes {len(self.nodes)}.0\n"
 
-        def seen() -> list[float]:
-            return [float(at) for _, at in self.store.ask("ZRANGE", "moonpool:nodes", 0, -1, "WITHSCORES")]
+        async def known() -> bool:
+            return all([said in await node.metrics() for node in self.nodes])
 
-        await eventually(lambda: len(seen()) == len(self.nodes), "all nodes are known to the limits")
-        last = max(seen())
-        await eventually(lambda: min(seen()) > last, "all nodes know of each other")
+        await eventually(known, "all nodes know of each other")
 
     async def _first_token(self) -> None:
         """As an operator gets it, by commands."""

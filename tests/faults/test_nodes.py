@@ -220,7 +220,7 @@ def test_cut_from_the_limits_only(tmp_path: Path) -> None:
             heal()
             await eventually(lambda: _exact(here), "the limit is exact again")
 
-    host = _play(tmp_path, act, concurrency=10)
+    host = _play(tmp_path, act, concurrency=10, call_s=1)
     assert host.peak["acme"] == 15
 
 
@@ -237,6 +237,7 @@ async def _exact(here: Cluster) -> bool:
     refused = [await _opened(here, node, 20, "exact") for node in here.nodes]
     count, running = sum(len(each) for _, each in refused), here.host.running["acme"]
     await _leave(here)
+    await eventually(lambda: not here.store.ask("KEYS", "moonpool:l:*"), "the limits have all places back")
     return (count, running) == (30, 10)
 
 

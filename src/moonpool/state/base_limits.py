@@ -37,6 +37,9 @@ class Limiter(Protocol):
     """Shared, fast, may be lost. Leases that expire, never counters that go up and down; rates are buckets that hold a
     minute's worth. `now` is of a clock that only goes forward (s)."""
 
+    nodes: int
+    """How many processes share the limits, as this one was last told."""
+
     def take(self, request_id: str, account: Account, key: Key, tokens: int, now: float) -> Later[Verdict]:
         """All that this request needs of its account and its key, or nothing: a place among those that run at once,
         one request and so many `tokens` of a minute. Who has it already has it, and takes nothing more. Never fails."""

@@ -55,7 +55,7 @@ class _More(Struct, frozen=True, gc=False):
 class MemoryLimiter:
     """Limiter."""
 
-    __slots__ = ("_buckets", "_key_leases", "_leases", "_lost", "_more", "_renewed_at", "_swept_at")
+    __slots__ = ("_buckets", "_key_leases", "_leases", "_lost", "_more", "_renewed_at", "_swept_at", "nodes")
 
     def __init__(self, lost: Callable[[str], object] = lambda _: None) -> None:
         self._lost = lost
@@ -66,6 +66,7 @@ class MemoryLimiter:
         self._buckets: dict[Bucket, tuple[int, int, int]] = {}
         self._renewed_at = float("-inf")
         self._swept_at = float("-inf")
+        self.nodes = 1
 
     def take(self, request_id: str, account: Account, key: Key, tokens: int, now: float) -> Later[Verdict]:
         if key.limits is not None or account.requests_per_minute or account.tokens_per_minute:

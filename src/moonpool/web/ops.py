@@ -82,6 +82,12 @@ METERS: Final = (
     Meter("moonpool_embedded_ready", "gauge", (), "1 when the embedded model answers; absent when it is switched off."),
     Meter("moonpool_store_ready", "gauge", (), "1 when the ledger can be written."),
     Meter("moonpool_limits_ready", "gauge", (), "1 when the store of limits answers; always with limits in memory."),
+    Meter(
+        "moonpool_limits_nodes",
+        "gauge",
+        (),
+        "Processes that share the limits, as this one was last told: what its share is while their store is lost.",
+    ),
     Meter("moonpool_loop_stalls_total", "counter", (), "Times that the event loop stood still for over a second."),
     Meter("moonpool_loop_stalled_seconds_total", "counter", (), "How long it stood still in these times."),
     Meter(
@@ -186,6 +192,7 @@ class _Scrape(Collector):
             yield _gauge("moonpool_embedded_ready", {(): int(embedded["state"] == "ready")})
         yield _gauge("moonpool_store_ready", {(): int(parts["store"] == "ok")})
         yield _gauge("moonpool_limits_ready", {(): int(platform.limiter.trouble() is None)})
+        yield _gauge("moonpool_limits_nodes", {(): platform.limiter.nodes})
         loop = parts.get("loop")
         if loop is not None:
             yield _counter("moonpool_loop_stalls_total", {(): loop["stalls"]})
