@@ -1,7 +1,8 @@
 """How many steps of the interpreter does a request take, and in which functions? Numbers that do not depend on how fast
 the machine happens to be today, where two cores of a virtual machine wander by a factor of two.
 
-    python bench/steps.py                      # whole answers; --mode sse: streams of 50 events
+    python bench/steps.py                      # whole answers; --mode sse: streams of 50 events, which come at once
+    python bench/steps.py --mode paced         # streams of 50 events that come one by one
     python bench/steps.py --many --top 60      # one of many nodes, over PostgreSQL and Redis
     python bench/steps.py --tree ../other      # the same load on another checkout, run by this one's environment
 
@@ -66,6 +67,15 @@ def child() -> None:
     main()
 
 
+LOADS: Final[dict[str, dict[str, Any]]] = {
+    "json": {"mode": "json", "connections": 64},
+    "sse": {"mode": "sse", "connections": 64},
+    # Few: the traced server must keep up, or events come together after all.
+    "paced": {"mode": "sse", "connections": 10, "stagger_ms": 1000, "drain_s": 5},
+}
+PACE_MS: Final = 20
+
+
 def _until(there: bool, path: Path) -> None:
     while path.exists() is not there:
         time.sleep(0.05)
@@ -79,7 +89,7 @@ def count(tree: Path, mode: str, seconds: float, more: str) -> tuple[int, list[t
     build()
     gateways.READY_S["moonpool"] = SLOW_S
     with standin() as upstream, tempfile.TemporaryDirectory() as folder:
-        upstream.set()
+        upstream.set(50, PACE_MS if mode == "paced" else 0)
         home, port, key = gateways._home("steps"), gateways.free_port(), "sk-bench-steps-0000000000"
         conf = home / "moonpool.toml"
         conf.write_text(more + gateways.MOONPOOL_CONF.format(upstream=upstream.port, key=key))
@@ -88,10 +98,10 @@ def count(tree: Path, mode: str, seconds: float, more: str) -> tuple[int, list[t
         environ = {FOLDER: folder, "PYTHONPATH": str(tree / "src")}
         gateways._start(gateway, command, "/ready", environ)
         try:
-            load(gateway, mode=mode, connections=64, seconds=1)
+            load(gateway, seconds=1, **LOADS[mode])
             (Path(folder) / "zero").touch()
             _until(False, Path(folder) / "zero")
-            run = load(gateway, mode=mode, connections=64, seconds=seconds)
+            run = load(gateway, seconds=seconds, **LOADS[mode])
             (Path(folder) / "tell").touch()
             _until(True, Path(folder) / "steps.json")
             rows = json.loads((Path(folder) / "steps.json").read_text())
@@ -122,7 +132,7 @@ def report(requests: int, rows: list[tuple[str, str, int, int]], top: int) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mode", choices=("json", "sse"), default="json")
+    parser.add_argument("--mode", choices=tuple(LOADS), default="json")
     parser.add_argument("--tree", type=Path, default=Path(__file__).resolve().parents[1])
     parser.add_argument("--many", action="store_true")
     parser.add_argument("--top", type=int, default=30)

@@ -241,9 +241,11 @@ def _download(package: str, version: str, scratch: Path, done: int, total: int, 
 def _arrived(folder: Path) -> int:
     """Bytes of a wheel on its way: pip copies it at the end, so the largest file counts and not the sum."""
     size = 0
-    for path in folder.rglob("*.whl"):
-        with contextlib.suppress(OSError):
-            size = max(size, path.stat().st_size)
+    for inner, _, names in os.walk(folder):  # which goes on where a folder vanishes, as Path.rglob does not
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(OSError):
+                    size = max(size, os.stat(os.path.join(inner, name)).st_size)
     return size
 
 

@@ -190,3 +190,18 @@ def test_a_wheel_that_is_copied_counts_once(tmp_path: Path) -> None:
     (tmp_path / "unpack" / "part.whl").write_bytes(b"x" * 900)
     (tmp_path / "part.whl").write_bytes(b"x" * 400)
     assert _arrived(tmp_path) == 900
+
+
+def test_folders_of_pip_may_vanish_while_they_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip removes what it works in at any moment; progress goes on with what is left."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "kept.whl").write_bytes(b"x" * 9)
+    look = os.scandir
+
+    def vanishing(path: os.PathLike[str] | str) -> os._ScandirIterator[str]:
+        if os.fspath(path).endswith("work"):
+            os.rmdir(path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert _arrived(tmp_path) == 9
