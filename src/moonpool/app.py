@@ -17,6 +17,7 @@ from moonpool.dialects import CLIENT, DIALECTS
 from moonpool.dialects.base import Dialect
 from moonpool.errors import Problem
 from moonpool.relay import pulse
+from moonpool.relay.brake import Brake
 from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.limits import lose
@@ -137,7 +138,8 @@ class App:
         make_home(settings)
         journal = Journal(requests=settings.log.requests)
         journal.start()
-        self.watchdog = Watchdog(journal.note)
+        note = journal.note
+        self.watchdog = Watchdog(note)
         weights, facts = weights_of(settings)
         offer = Offer(settings, self.environ, facts)
         self.transports = self._transports(weights)
@@ -158,14 +160,14 @@ class App:
             keys=self.store.keys,
             reports=self.store.reports,
             overrides=self.store.overrides,
-            tariffs=tariffs_of(catalogue, self.store.overrides, journal.note),
+            tariffs=tariffs_of(catalogue, self.store.overrides, note),
             people=self.store.people,
             office=self.store.office,
             vault=self.store.vault,
-            limiter=open_limiter(
-                settings.limits, settings.limits_call_s, lambda lost: lose(self.platform, lost), journal.note
-            ),
-            fleet=Fleet(settings.routing, time.monotonic, journal.note),
+            limiter=open_limiter(settings.limits, settings.limits_call_s, lambda lost: lose(self.platform, lost), note),
+            key_brake=Brake("key", settings.edge.wrong_keys_per_minute, note),
+            token_brake=Brake("token", settings.edge.wrong_keys_per_minute, note),
+            fleet=Fleet(settings.routing, time.monotonic, note),
             meters=Meters(),
             journal=journal,
             clock=time.time,
@@ -178,7 +180,7 @@ class App:
             beat_s=settings.streams.keepalive_s,
             parts=self.parts,
         )
-        follow(self.platform, journal.note)
+        follow(self.platform, note)
         self.revocations = Revocations(self.platform)
         await self.platform.limiter.start(time.monotonic())
         await self.store.books.recover(time.time())
@@ -191,14 +193,14 @@ class App:
             self.store.office,
             self.outside,
             time.time,
-            journal.note,
+            note,
             journal.fault,
         )
         await self._listen()
         self._pulse = asyncio.create_task(self._beat())
         self._watch()
         self._tell_of_vault()
-        journal.note("started", port=self.port, home=str(settings.home))
+        note("started", port=self.port, home=str(settings.home))
 
     async def _declare(self, journal: Journal) -> None:
         """One of several workers does."""

@@ -79,6 +79,10 @@ _ROWS: Final = (
         "the key's `limits`, or the role of the token's user"),
     Row("account.rate", 429, "rate_limit_error", "rate_limit_exceeded", "later", "none", "Too many requests a minute.",
         "the rates of the key and of its account"),
+    Row("account.guesses", 429, "rate_limit_error", "rate_limit_exceeded", "later", "none",
+        "Too many wrong keys or tokens came from this address. "
+        "Wait as many seconds as Retry-After says, then try again.",
+        "log lines `address braked`; `edge.wrong_keys_per_minute`"),
     Row("account.revoked", 401, "authentication_error", "invalid_api_key", "never", "metered",
         "The API key was deleted.", "nothing: somebody deleted it while this answer ran"),
     Row("account.concurrency", 429, _RUN, "20034", "later", "none", "concurrency exceeded",

@@ -54,7 +54,7 @@ def _of(help_text: str, **bounds: Any) -> Any:
 
 
 class Edge(Struct, frozen=True, forbid_unknown_fields=True):
-    """What one client connection may use."""
+    """What clients may use, before anybody knows who they are."""
 
     head_s: Annotated[float, _of("Seconds a client has for the head of a request.", gt=0)] = 10.0
     body_s: Annotated[float, _of("Seconds a client has for the body of a request.", gt=0)] = 30.0
@@ -68,6 +68,14 @@ class Edge(Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: Annotated[
         int, _of("Client connections at once; 0 takes half of the process's descriptors.", ge=0)
     ] = 0
+    wrong_keys_per_minute: Annotated[
+        int,
+        _of(
+            "Wrong keys, and wrong tokens, that may come from one address (IPv6: a /64) in a minute; then those that "
+            "are not in use wait until it is over. 0: any number.",
+            ge=0,
+        ),
+    ] = 60
 
 
 class Streams(Struct, frozen=True, forbid_unknown_fields=True):

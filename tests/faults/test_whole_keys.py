@@ -18,12 +18,15 @@ from faults.upstream import stall
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
 from moonpool.relay.path import authenticate
+from moonpool.settings import Edge
 from moonpool.words import Account, Arrival, Key, Limits
 
 SECRET = "key-that-is-lost"
 KEY_ID = "AbCdEfGhIjKl"
 BENCH = Account("bench", "bench", True, 100)
 OTHER = "deepseek-reasoner"
+ANY_GUESSES = Edge(drain_s=0, wrong_keys_per_minute=0)
+"""Without the brake (test_whole_guesses.py)."""
 
 
 def broken_off(request: Any) -> Any:
@@ -356,7 +359,7 @@ def test_guesses_cost_nothing(tmp_path: Path) -> None:
         assert [len(kept) for kept in (keys._kept, keys._ready, keys._used)] == sizes
         assert not [text for text in statements if "keys" in text]
 
-    play(tmp_path, good, act=act)
+    play(tmp_path, good, act=act, edge=ANY_GUESSES)
 
 
 def _welch(one: list[float], other: list[float]) -> float:
@@ -398,7 +401,7 @@ def test_the_time_of_an_answer_says_nothing(tmp_path: Path) -> None:
             assert got.status == 401
         return taken
 
-    taken, _ = play(tmp_path, good, act=act)
+    taken, _ = play(tmp_path, good, act=act, edge=ANY_GUESSES)
     calm = {kind: sorted(spans)[: count * 9 // 10] for kind, spans in taken.items()}
     found = {kind: _welch(calm["unknown"], spans) for kind, spans in calm.items()}
     assert max(found.values()) < 4.5, found

@@ -84,7 +84,7 @@ EQUAL: dict[str, dict[str, str]] = {
         "compare: there > 0": "of nothing, nothing is drawn",
     },
     "ledger/guesses.py": {
-        "one more: 0 in count, since = self._missed.get(name, (0, now))": "one guess is far from too many, as is none"
+        "one more: 8 in guess = digest[:8]": "of a digest, either is enough",
     },
     "ledger/reports.py": {"one more: 0 in day, last_day = -(-(first - day_of(0)) // DAY_S) *": "the same day"},
     "state/booking.py": {"one more: 1 in if amount <= 0 or settled.get(place, -1) >= hour:": "no hour is as early"},

@@ -6,7 +6,6 @@ another one before the first meaningful frame, or to go on where a stream broke 
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Final
 
 from moonpool.catalog.model import Model
@@ -16,8 +15,10 @@ from moonpool.dialects.emulate import bytes_max, dialect_for
 from moonpool.errors import Problem
 from moonpool.ledger import access
 from moonpool.ledger.estimate import ahead, is_plausible
+from moonpool.ledger.keys import digest as digest_of
 from moonpool.ledger.money import bound, cost
 from moonpool.relay import stages
+from moonpool.relay.brake import LONG, lately
 from moonpool.relay.conceal import conceal
 from moonpool.relay.fleet import Errand
 from moonpool.relay.limits import fields, has_token_rate, refusal
@@ -37,11 +38,6 @@ from moonpool.state.base import Hold, Resolution
 from moonpool.words import Account, Arrival, Call, Key, Limits, Operation, Usage
 
 FREE_REASON: Final = "content_filter"  # the refusal text of a content review is said to cost nothing (contract 4)
-
-DIGESTS_MAX: Final = 1024
-_digests: dict[str, bytes] = {}
-"""`Authorization` fields of keys that were in use lately: to digest one takes longer than to find it. Whether the key
-still stands is asked each time."""
 
 _NOTHING = Usage()
 _UNSAID: Final = Problem("caller.gone")
@@ -126,14 +122,12 @@ def tell(platform: Platform, trip: Trip, reply: Reply | None, writer: Writer, pr
 
 async def authenticate(platform: Platform, arrival: Arrival) -> tuple[Key, Account]:
     """Whose key is it? Only `Authorization: Bearer` counts. Raises account.invalid_key, also past its end, and, for who
-    may not use it from there or at all, account.forbidden or account.disabled."""
+    may not use it from there or at all, account.forbidden or account.disabled; account.guesses as `introduce`."""
     field = arrival.headers.get("authorization", "")
-    digest = _digests.get(field) or _digest(field)
+    digest = platform.key_brake.digests.get((arrival.peer, field))
     found = None if digest is None else await platform.keys.find(digest)
     if found is None:
-        raise Problem("account.invalid_key")
-    if field not in _digests and digest is not None:
-        _remember(field, digest)
+        found = await introduce(platform, arrival, field)
     key, account = found
     if key.limits is not None:
         access.admit(key.limits, arrival.peer, arrival.at)
@@ -143,17 +137,28 @@ async def authenticate(platform: Platform, arrival: Arrival) -> tuple[Key, Accou
     return found
 
 
-def _digest(field: str) -> bytes | None:
-    """The digest of the key in an `Authorization` field; None where there is none."""
+async def introduce(platform: Platform, arrival: Arrival, field: str) -> tuple[Key, Account]:
+    """Find a key that was not in use there until now. Raises account.invalid_key, and account.guesses where too many
+    wrong ones came from there, for a right one too that has not been used lately (brake.py)."""
     scheme, _, secret = field.partition(" ")
-    return sha256(secret.strip().encode()).digest() if secret and scheme.lower() == "bearer" else None
-
-
-def _remember(field: str, digest: bytes) -> None:
-    """Only of keys that were found, so guesses cannot fill it."""
-    if len(_digests) >= DIGESTS_MAX:
-        _digests.clear()
-    _digests[field] = digest
+    secret = secret.strip()
+    if not secret or scheme.lower() != "bearer":
+        raise Problem("account.invalid_key")  # guesses nothing
+    brake, keys, now = platform.key_brake, platform.keys, platform.monotonic()
+    digest = digest_of(secret)
+    wait_s = brake.wait_s(arrival.peer, digest, now)
+    found = None
+    if not wait_s or len(secret) >= LONG:
+        found = await keys.find(digest)
+    if wait_s:
+        key = None if found is None else await keys.get(found[0].id)
+        if key is None or not lately(key.last_used_at, arrival.at):
+            raise brake.refusal(wait_s)
+    if found is None:
+        brake.missed(arrival.peer, digest, now)
+        raise Problem("account.invalid_key")
+    brake.remember(arrival.peer, field, digest)
+    return found
 
 
 def find_model(platform: Platform, limits: Limits, call: Call) -> Model:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from moonpool.catalog.catalog import Catalogue
 from moonpool.dialects.base import Dialect
+from moonpool.relay.brake import Brake
 from moonpool.relay.fleet import Fleet
 from moonpool.relay.journal import Journal
 from moonpool.relay.meters import Meters
@@ -62,6 +63,8 @@ class Platform(Struct, frozen=True):
     office: Office
     vault: Vault | None
     limiter: Limiter
+    key_brake: Brake
+    token_brake: Brake
     fleet: Fleet
     meters: Meters
     journal: Journal

@@ -97,6 +97,12 @@ METERS: Final = (
         "Reasoning of answers that was `kept`, and messages into which it was `restored`.",
     ),
     Meter("moonpool_thoughts_stored", "gauge", (), "Reasoning of answers in the database; absent without a vault."),
+    Meter(
+        "moonpool_guesses_total",
+        "counter",
+        ("kind", "what"),
+        "Requests whose `key` or `token` was `wrong`, or `braked`: not looked at after too many wrong ones from there.",
+    ),
     Meter("moonpool_log_lines_lost_total", "counter", (), "Log lines dropped because writing them was too slow."),
 )
 _SAYS: Final = {meter.name: meter for meter in METERS}
@@ -201,6 +207,10 @@ class _Scrape(Collector):
         yield _counter("moonpool_thoughts_total", {(what,): count for what, count in meters.thoughts.items()})
         if vault is not None:
             yield _gauge("moonpool_thoughts_stored", {(): vault["stored"]})
+        brakes = {"key": platform.key_brake, "token": platform.token_brake}
+        wrong = {(kind, "wrong"): brake.wrong for kind, brake in brakes.items()}
+        braked = {(kind, "braked"): brake.braked for kind, brake in brakes.items()}
+        yield _counter("moonpool_guesses_total", wrong | braked)
         yield _counter("moonpool_log_lines_lost_total", {(): platform.journal.lost})
         yield from ProcessCollector(registry=None).collect()
 

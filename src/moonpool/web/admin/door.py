@@ -16,6 +16,7 @@ import msgspec
 
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
+from moonpool.relay.brake import lately
 from moonpool.relay.platform import Platform
 from moonpool.relay.reply import JSON, refuse
 from moonpool.relay.writer import Fields, Writer
@@ -28,6 +29,7 @@ from moonpool.words import Arrival
 
 RUNNING_MAX: Final = 64
 _FIELDS: Final[Fields] = [("cache-control", "no-store")]
+_WRONG: Final = "The token is missing or wrong."
 
 
 class Door:
@@ -96,16 +98,25 @@ class Door:
 
 
 async def authenticate(platform: Platform, arrival: Arrival) -> Actor:
-    """Whose token is it? Only `Authorization: Bearer` counts. Raises account.invalid_key."""
-    scheme, _, text = arrival.headers.get("authorization", "").partition(" ")
+    """Whose token is it? Only `Authorization: Bearer` counts. Raises account.invalid_key, and account.guesses for one
+    that is not in use where too many wrong ones came from (relay/brake.py)."""
+    field = arrival.headers.get("authorization", "")
+    scheme, _, text = field.partition(" ")
     text = text.strip()
+    if not text or scheme.lower() != "bearer":
+        raise Problem("account.invalid_key", _WRONG)
+    brake, people, now, ticks = platform.token_brake, platform.people, platform.clock(), platform.monotonic()
+    digest = key_rules.digest(text)
+    wait_s = brake.wait_s(arrival.peer, digest, ticks)
     # A text that cannot be a token is not looked up.
-    if scheme.lower() == "bearer" and key_rules.well_formed(text, key_rules.TOKEN_PREFIX):
-        now = platform.clock()
-        found = await platform.people.find(key_rules.digest(text), now)
-        if found is not None:
-            token, user = found
-            platform.people.used(token.id, now)
-            name = f"{user.name} ({user.id}, token {token.id})"
-            return Actor(name, f"user:{user.id}", user.operator, user.roles, arrival.peer)
-    raise Problem("account.invalid_key", "The token is missing or wrong.")
+    found = await people.find(digest, now) if key_rules.well_formed(text, key_rules.TOKEN_PREFIX) else None
+    if wait_s and (found is None or not lately(found[0].last_used_at, now)):
+        raise brake.refusal(wait_s)
+    if found is None:
+        brake.missed(arrival.peer, digest, ticks)
+        raise Problem("account.invalid_key", _WRONG)
+    brake.remember(arrival.peer, field, digest)
+    token, user = found
+    people.used(token.id, now)
+    name = f"{user.name} ({user.id}, token {token.id})"
+    return Actor(name, f"user:{user.id}", user.operator, user.roles, arrival.peer)
