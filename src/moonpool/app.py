@@ -30,7 +30,7 @@ from moonpool.relay.resume import Tapes
 from moonpool.relay.revoked import Revocations
 from moonpool.relay.tariffs import tariffs_of
 from moonpool.relay.writer import Writer
-from moonpool.settings import ConfigError, Settings, secret
+from moonpool.settings import ConfigError, Settings, make_home, secret
 from moonpool.state.base import OnceBounds, VaultBounds
 from moonpool.state.limiters import open_limiter
 from moonpool.state.sealing import key_file
@@ -56,11 +56,6 @@ if TYPE_CHECKING:
     AnyStore = SqliteStore | PostgresStore
 
 VAULT_KEY_LENGTH: Final = 32
-
-
-def make_home(settings: Settings) -> None:
-    """State lives there; only its owner may look inside."""
-    Path(settings.home).mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def weights_of(settings: Settings) -> tuple[Path, dict[str, Any]]:

@@ -221,6 +221,11 @@ def default_home(environ: Mapping[str, str]) -> str:
     return environ.get("MOONPOOL_HOME") or str(Path(data) / "moonpool")
 
 
+def make_home(settings: Settings) -> None:
+    """State lives there; only its owner may look inside."""
+    Path(settings.home).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 def load(path: str | Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
     """Read the file (None: `moonpool.toml` in the working folder or in home, if there is one), then `overrides`:
     dotted names to values, None for not given. Raises ConfigError."""

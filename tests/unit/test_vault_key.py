@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from moonpool.app import make_home, seal
-from moonpool.settings import ConfigError, Settings, Vault, load
+from moonpool.app import seal
+from moonpool.settings import ConfigError, Settings, Vault, load, make_home
 from moonpool.state.sqlite import SqliteStore
 
 _TEXT = "a text of thirty-two characters, or more"

@@ -11,11 +11,9 @@ from typing import Any, Final
 import msgspec
 import typer
 
-from moonpool.catalog.catalog import build
 from moonpool.cli import show
 from moonpool.cli.options import read
 from moonpool.settings import ConfigError, Settings, masked
-from moonpool.web import payments
 
 app = typer.Typer(help="Settings: show what holds, check the file.", no_args_is_help=True)
 
@@ -38,6 +36,9 @@ def show_(json: show.Json = False, home: show.Home = None, config: show.Config =
 @app.command()
 def check(json: show.Json = False, home: show.Home = None, config: show.Config = None) -> None:
     """Check the file and all it names, without starting anything; exit code 2 when it cannot be used."""
+    from moonpool.catalog.catalog import build
+    from moonpool.web import payments
+
     try:
         settings = read(home, config)
         warnings = build(settings, dict(os.environ)).warnings(time.time())

@@ -20,7 +20,6 @@ from msgspec import Struct
 
 from moonpool.cli import desk, show
 from moonpool.cli.options import read
-from moonpool.cli.pull import place
 from moonpool.settings import Settings
 
 # Logs, receipts and expiry dates are wrong long before this, but nothing of ours is older.
@@ -82,6 +81,8 @@ def store(settings: Settings) -> Finding:
 def weights(settings: Settings) -> Finding:
     if not settings.embedded.enabled:
         return Finding("weights", "ok", "the embedded model is switched off")
+    from moonpool.cli.pull import place
+
     at = place(settings)
     if at.found():
         return Finding("weights", "ok", f"{at.path}, {at.path.stat().st_size >> 20} MiB, verified")

@@ -11,12 +11,9 @@ from urllib.parse import quote
 
 import typer
 
-from moonpool.app import store_address
 from moonpool.cli import desk, show
 from moonpool.cli.options import read
-from moonpool.state.recount import postgres_engine, recount, sqlite_engine
-from moonpool.web import csv
-from moonpool.web.admin.reading import STATEMENT_HEADS
+from moonpool.web.sums import STATEMENT_HEADS
 
 POSTGRES = ("postgresql://", "postgres://")
 
@@ -35,6 +32,9 @@ def audit(
 ) -> None:
     """Compute every balance, pack and sum anew from its entries and say what differs; exit code 1 if anything does. It
     only reads, and may run beside a server."""
+    from moonpool.app import store_address
+    from moonpool.state.recount import postgres_engine, recount, sqlite_engine
+
     where = database or store_address(read(home, config), os.environ)
     engine = postgres_engine(where) if where.startswith(POSTGRES) else sqlite_engine(Path(where))
     try:
@@ -68,6 +68,8 @@ def statement(
     path = f"/accounts/{quote(account, safe='')}/statement"
     page = desk.ask(read(home, config), "GET", path, None, **({"month": month} if month else {}))
     if csv_:
+        from moonpool.web import csv
+
         sys.stdout.write(csv.lines([STATEMENT_HEADS, *(list(line.values()) for line in page["lines"])]).decode())
         return
     if json:

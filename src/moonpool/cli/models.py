@@ -9,10 +9,9 @@ from urllib.parse import quote
 
 import typer
 
-from moonpool import app as house
-from moonpool.cli import desk, pull, show
+from moonpool.cli import desk, show
 from moonpool.cli.options import read
-from moonpool.transports.weights import PullError
+from moonpool.settings import make_home
 
 app = typer.Typer(help="Models: list, show one, pull the embedded model's weights.", no_args_is_help=True)
 
@@ -61,10 +60,13 @@ def pull_(
     config: show.Config = None,
 ) -> None:
     """Fetch the embedded model's weights and check them; at once when they are there."""
+    from moonpool.cli import pull
+    from moonpool.transports.weights import PullError
+
     settings = read(home, config)
     at = pull.place(settings, name, into)
     if into is None:
-        house.make_home(settings)
+        make_home(settings)
     try:
         path = pull.fetch(at, os.environ)
     except PullError as error:

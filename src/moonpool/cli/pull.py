@@ -17,7 +17,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from moonpool import catalog
 from moonpool.cli import show
-from moonpool.settings import ConfigError, Settings
+from moonpool.cli.desk import Refused
+from moonpool.settings import ConfigError, Settings, make_home
 from moonpool.transports import weights
 
 PLAIN_EVERY_S: Final = 5.0
@@ -55,6 +56,16 @@ def place(settings: Settings, name: str = "", folder: Path | None = None) -> Pla
 def shared_folder(environ: Mapping[str, str]) -> Path:
     """Where weights are kept beyond one home: for tests, and for the next home."""
     return Path(environ.get("MOONPOOL_WEIGHTS") or "~/.cache/moonpool/weights").expanduser()
+
+
+def ready(settings: Settings) -> Path:
+    """Where the weights that the settings mean are, which are fetched if they are not there. Raises Refused, OSError,
+    ConfigError."""
+    make_home(settings)
+    try:
+        return fetch(place(settings), os.environ)
+    except weights.PullError as error:
+        raise Refused(str(error)) from None
 
 
 def fetch(at: Place, environ: Mapping[str, str]) -> Path:

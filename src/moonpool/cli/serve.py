@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moonpool import app as house
-from moonpool import workers as running
-from moonpool.cli import pull, show
-from moonpool.cli.desk import Refused
+from moonpool.cli import show
+from moonpool.cli.desk import gathering
 from moonpool.cli.options import read
-from moonpool.transports.weights import PullError
+
+if TYPE_CHECKING:
+    from moonpool.app import App
 
 
 def serve(
@@ -33,15 +32,16 @@ def serve(
     overrides = {"host": host, "port": port, "workers": workers, "embedded.model": model and str(model.absolute())}
     settings = read(home, config, **overrides)
     if fetch and settings.embedded.enabled:
-        house.make_home(settings)
-        try:
-            pull.fetch(pull.place(settings), os.environ)
-        except PullError as error:
-            raise Refused(str(error)) from None
+        from moonpool.cli import pull
+
+        pull.ready(settings)
+    with gathering():
+        from moonpool import workers as running
+
     raise typer.Exit(running.serve(settings, announce))
 
 
-def announce(app: house.App) -> None:
+def announce(app: App) -> None:
     """What the operator reads when the server listens: addresses, and at the very first start the key."""
     host = app.settings.host
     if host in {"0.0.0.0", "::"}:

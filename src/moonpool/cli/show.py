@@ -10,8 +10,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Home = Annotated[
@@ -42,6 +40,9 @@ def note(line: str) -> None:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "none") -> None:
     """Columns as wide as the terminal allows; without a terminal, nothing is folded or cut."""
+    from rich.console import Console
+    from rich.table import Table
+
     drawn = Table(*heads, box=None, pad_edge=False, header_style="bold")
     count = 0
     for row in rows:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import datetime
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moonpool import app as house
-from moonpool.cli import pull, show
-from moonpool.cli.desk import Refused
+from moonpool.cli import show
 from moonpool.cli.options import read
 from moonpool.settings import ConfigError
-from moonpool.transports.weights import PullError
 from moonpool.twin.providers import providers
-from moonpool.twin.twin import EMBEDDED, LOG_PATH, Twin, run
-from moonpool.workers import raise_descriptor_limit
+
+if TYPE_CHECKING:
+    from moonpool.twin.twin import Twin
 
 _KEY = "sk-twin.1"
 
@@ -44,15 +41,16 @@ def twin(
     config: show.Config = None,
 ) -> None:
     """Play a provider strictly, with faults by script, for tests; it runs until it is interrupted or terminated."""
+    from moonpool.twin.twin import EMBEDDED, Twin, run
+    from moonpool.workers import raise_descriptor_limit
+
     weights: Path | None = None
     settings = None
     if model == EMBEDDED:
+        from moonpool.cli import pull
+
         settings = read(home, config)
-        house.make_home(settings)
-        try:
-            weights = pull.fetch(pull.place(settings), os.environ)
-        except PullError as error:
-            raise Refused(str(error)) from None
+        weights = pull.ready(settings)
     out = log.open("ab") if log is not None else None
     played = Twin(
         provider,
@@ -83,6 +81,8 @@ def twin(
 
 def announce(played: Twin) -> None:
     """What somebody reads when it listens: the address, how to use it, what it knows."""
+    from moonpool.twin.twin import LOG_PATH
+
     said = played.provider
     show.say(
         "",

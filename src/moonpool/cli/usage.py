@@ -10,7 +10,7 @@ import typer
 from moonpool.cli import desk, show
 from moonpool.cli.options import read
 from moonpool.settings import Settings
-from moonpool.web import csv, sums
+from moonpool.web import sums
 
 Csv = Annotated[bool, typer.Option("--csv", help="Print a table with commas, all of it.")]
 _PAGE = "1000"
@@ -78,6 +78,8 @@ def pages(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """All pages of a route: what it says of the question, and the rows; or, as CSV, printed page by page and kept
     nowhere."""
+    from moonpool.web import csv
+
     rows: list[dict[str, Any]] = []
     after: str | None = None
     first = True

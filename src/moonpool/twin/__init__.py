@@ -10,7 +10,19 @@ The room keeps no money, knows no accounts but those that keys name, and forgets
 
 from __future__ import annotations
 
-from moonpool.twin.log import Served
-from moonpool.twin.twin import Twin, threaded
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from moonpool.twin.log import Served
+    from moonpool.twin.twin import Twin, threaded
 
 __all__ = ["Served", "Twin", "threaded"]
+_WHERE: Final = {"Served": "moonpool.twin.log", "Twin": "moonpool.twin.twin", "threaded": "moonpool.twin.twin"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when it is asked for: commands want the names of providers, and not the server that a twin is."""
+    if name not in _WHERE:
+        raise AttributeError(name)
+    return getattr(import_module(_WHERE[name]), name)

@@ -10,32 +10,27 @@ Sources: tcp(7); RELIABILITY 3.10 and cases 8, 9, 13, 171, 172.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import itertools
-import os
 import resource
 import secrets
 import socket
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from moonpool.errors import Problem
 from moonpool.later import drive
 from moonpool.web.answer import Exchange
+from moonpool.web.local import BACKLOG, listen_at
 from moonpool.web.protocol import Connection, Counters, Handler, Limits
 
-BACKLOG: Final = 2048
 TICK_S: Final = 0.25
 _ACCEPTS_A_TURN: Final = 64
 _REFUSED_AT_ONCE_MAX: Final = 256
 _UNSENT_BYTES: Final = 128 * 1024
 _KEEP_FREE: Final = 64
-# The address of a Unix socket holds 107 bytes on Linux and 103 elsewhere.
-_ADDRESS_BYTES_MAX: Final = 100
 _PASSING: Final = frozenset((errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR))
 
 
@@ -94,7 +89,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         made: list[socket.socket] = []
         if path is not None:
-            made.append(_listen_at(path))
+            made.append(listen_at(path))
             self._paths.append((path, _inode(path)))
         else:
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -248,45 +243,6 @@ def _listen_on(family: int, address: Any, reuse_port: bool, stall_s: float) -> s
         sock.close()
         raise
     return sock
-
-
-def _listen_at(path: Path) -> socket.socket:
-    """A Unix socket for our own user. One that a killed process left is replaced, a living one never."""
-    with short_address(path) as address:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                try:
-                    probe.connect(address)
-                except ConnectionRefusedError:
-                    path.unlink()
-                else:
-                    raise OSError(errno.EADDRINUSE, f"somebody listens at {path}")
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            before = os.umask(0o177)
-            try:
-                sock.bind(address)
-            finally:
-                os.umask(before)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-
-@contextlib.contextmanager
-def short_address(path: Path) -> Iterator[str]:
-    """An address for `path` that the system takes: a long one goes through the descriptor of its folder."""
-    if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def _inode(path: Path) -> int:

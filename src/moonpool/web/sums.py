@@ -19,6 +19,7 @@ from moonpool.ledger.spans import ZONE, month_of
 _YEAR_9999_S: Final = 253_370_736_000
 _DIGITS_MAX: Final = 12
 LIMIT: Final = 100
+STATEMENT_HEADS: Final = ("day", "what", "fund", "model", "requests", "currency", "amount")
 
 
 def span_of(query: Mapping[str, str], now: float) -> tuple[float, float]:

@@ -75,7 +75,7 @@ async def statement(desk: Desk, ask: Ask) -> Answer:
         async def page(_: str | None) -> csv.Page:
             return cells, None
 
-        return 200, csv.Csv("statement", STATEMENT_HEADS, page)
+        return 200, csv.Csv("statement", sums.STATEMENT_HEADS, page)
     return 200, {
         "account": account.name,
         "month": sums.day(month)[:7],
@@ -87,9 +87,6 @@ async def statement(desk: Desk, ask: Ask) -> Answer:
         "packs": [_pack(each) for each in found.packs],
         "pack_use": [{"day": sums.day(each.day), "model": each.model, "units": each.units} for each in found.pack_use],
     }
-
-
-STATEMENT_HEADS: Final = ("day", "what", "fund", "model", "requests", "currency", "amount")
 
 
 def _standing(each: Standing) -> dict[str, str]:

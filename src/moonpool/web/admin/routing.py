@@ -16,9 +16,10 @@ from moonpool.state.base import Books, Keys, People, Role
 from moonpool.state.base_admin import Change, Office
 from moonpool.state.base_prices import Overrides
 from moonpool.state.base_reports import Reports
+from moonpool.web.local import ADMIN
 from moonpool.words import Account
 
-BASE: Final = "/admin/v1"
+BASE: Final = ADMIN
 
 
 class Desk(Protocol):
