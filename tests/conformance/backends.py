@@ -51,7 +51,12 @@ def _valkey_limits(url: str, limits: Limits) -> Limiter:
     return ValkeyLimiter(link, limits.lost.append, node="node0", clock=lambda: limits.now)
 
 
-LIMITERS: dict[str, Callable[[str, Limits], Limiter]] = {"memory": _memory_limits, "valkey": _valkey_limits}
+LIMITERS: dict[str, Callable[[str, Limits], Limiter]] = {
+    "memory": _memory_limits,
+    "redis": _valkey_limits,
+    "valkey": _valkey_limits,
+}
+"""The one over a store runs over both programs that it is made for (`valkey_server.PROGRAMS`)."""
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,8 +21,16 @@ KEY = Key("key", "a")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ValkeyServer]:
-    with valkey_server() as server:
+def servers() -> Iterator[Callable[[str], ValkeyServer]]:
+    """The server of that name, started when it is first wanted."""
+    started: dict[str, ValkeyServer] = {}
+    with contextlib.ExitStack() as stack:
+
+        def server(program: str) -> ValkeyServer:
+            if program not in started:
+                started[program] = stack.enter_context(valkey_server(program))
+            return started[program]
+
         yield server
 
 
@@ -31,7 +40,7 @@ def backend(request: pytest.FixtureRequest) -> tuple[str, str]:
     name = str(request.param)
     if name == "memory":
         return name, ""
-    server: ValkeyServer = request.getfixturevalue("server")
+    server: ValkeyServer = request.getfixturevalue("servers")(name)
     server.ask("FLUSHALL")
     return name, server.url
 

@@ -1,5 +1,5 @@
-"""Several machines in small: `moonpool serve` processes over one real PostgreSQL and one real Redis, each reaching them
-by proxies of its own that can be cut and stalled, before a host that keeps its own record.
+"""Several machines in small: `moonpool serve` processes over one real PostgreSQL and one real Valkey, each reaching
+them by proxies of its own that can be cut and stalled, before a host that keeps its own record.
 
 `cluster(folder)` starts it and ends everything, by id, whatever happened. `Host` is the witness: what it was asked,
 what it counted for each, and how much of each account ran at once.

@@ -1,4 +1,4 @@
-"""Two nodes over one PostgreSQL and one Redis: one limit, one code, one word about a key, and what a node does that is
+"""Two nodes over one PostgreSQL and one Valkey: one limit, one code, one word about a key, and what a node does that is
 cut off from either, stopped, or killed."""
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ async def _lets_in(here: Cluster, node: Node, key: str) -> bool:
 
 
 def test_cut_from_the_limits_only(tmp_path: Path) -> None:
-    """Case 193: a node that cannot reach Redis goes on with its share of the limit, half of it; the other goes on as
+    """Case 193: a node that cannot reach Valkey goes on with its share of the limit, half of it; the other goes on as
     before. When the way is free again the limit is exact again, by itself."""
 
     async def act(here: Cluster) -> None:

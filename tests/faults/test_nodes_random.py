@@ -23,7 +23,7 @@ _ACCOUNT = '[[accounts]]\nname = "{0}"\nkeys = ["key-of-{0}"]\npost_paid = false
 
 def test_whatever_happens(tmp_path: Path) -> None:
     """Case 192: 8 clients chat, stream, hang up, pay in, redeem codes, make, use and delete keys at random, while nodes
-    are killed, stopped, and cut off from PostgreSQL, Redis or both. Healed, both serve again without help; the books
+    are killed, stopped, and cut off from PostgreSQL, Valkey or both. Healed, both serve again without help; the books
     are sound; each dispatch has its one record; no money came twice or went; no deleted key was let in; no more ran at
     once than the limits allow, and as much as they allow runs again."""
 
