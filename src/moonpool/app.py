@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,11 +30,13 @@ from moonpool.relay.resume import Tapes
 from moonpool.relay.revoked import Revocations
 from moonpool.relay.tariffs import tariffs_of
 from moonpool.relay.writer import Writer
-from moonpool.settings import ConfigError, Settings, make_home, secret
+from moonpool.settings import ConfigError, Settings, limits_address, make_home, secret
 from moonpool.state.base import OnceBounds, VaultBounds
+from moonpool.state.base_limits import Limiter
 from moonpool.state.limiters import open_limiter
 from moonpool.state.sealing import key_file
 from moonpool.state.sqlite import SqliteStore
+from moonpool.state.valkey_trouble import LinkError
 from moonpool.transports.base import Transport
 from moonpool.transports.dial import look_up
 from moonpool.transports.http import HttpTransport
@@ -134,7 +136,7 @@ class App:
         journal = Journal(requests=settings.log.requests)
         journal.start()
         note = journal.note
-        self.watchdog = Watchdog(note)
+        limiter, self.watchdog = self._limiter(note), Watchdog(note)
         weights, facts = weights_of(settings)
         offer = Offer(settings, self.environ, facts)
         self.transports = self._transports(weights)
@@ -159,7 +161,7 @@ class App:
             people=self.store.people,
             office=self.store.office,
             vault=self.store.vault,
-            limiter=open_limiter(settings.limits, settings.limits_call_s, lambda lost: lose(self.platform, lost), note),
+            limiter=limiter,
             key_brake=Brake("key", settings.edge.wrong_keys_per_minute, note),
             token_brake=Brake("token", settings.edge.wrong_keys_per_minute, note),
             fleet=Fleet(settings.routing, time.monotonic, note),
@@ -196,6 +198,14 @@ class App:
         self._watch()
         self._tell_of_vault()
         note("started", port=self.port, home=str(settings.home))
+
+    def _limiter(self, note: Callable[..., object]) -> Limiter:
+        settings = self.settings
+        address = limits_address(settings, self.environ)
+        try:
+            return open_limiter(address, settings.limits_call_s, lambda lost: lose(self.platform, lost), note)
+        except LinkError as error:
+            raise ConfigError(settings.file, "limits", f"{error}.") from None
 
     async def _declare(self, journal: Journal) -> None:
         """One of several workers does."""
@@ -298,6 +308,7 @@ class App:
         counters = self.server.counters
         return {
             "store": self.store.trouble() or "ok",
+            "limits": self.platform.limiter.trouble() or "ok",
             "loop": {
                 "trouble": self.watchdog.trouble(time.monotonic()),
                 "stalls": self.watchdog.stalls,

@@ -176,7 +176,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         str, _of("Where accounts, keys and the ledger are kept: sqlite:///FILE (relative to home), or postgresql://...")
     ] = "sqlite:///moonpool.db"
     limits: Annotated[
-        str, _of("Where limits are kept: memory:// of this process, or valkey://HOST:PORT/DB (redis://, unix://).")
+        str,
+        _of(
+            "Where limits are kept: memory:// of this process, or valkey://HOST:PORT/DB (redis://; valkeys:// and "
+            "rediss:// with TLS; unix://). With a password in it: env:NAME or file:/path for the whole address."
+        ),
     ] = "memory://"
     limits_call_s: Annotated[
         float, _of("Seconds a call of that store may take; one that takes longer is lost.", gt=0)
@@ -303,6 +307,17 @@ def secret(text: str, environ: Mapping[str, str], key: str) -> Secret:
     return Secret(text)
 
 
+def limits_address(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Where limits are kept. Raises ConfigError for an address that cannot be used."""
+    address = settings.limits
+    if address.startswith(settings_store.ELSEWHERE):
+        address = secret(address, environ, "limits")
+        wrong = settings_store.wrong_with_limits(address)
+        if wrong is not None:
+            raise ConfigError(settings.file, "limits", wrong)
+    return address
+
+
 def masked(text: str) -> str:
     """How a secret is shown: where it comes from, or its last four characters at most."""
     if text.startswith(("env:", "file:/")):
@@ -355,9 +370,6 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
-_LIMITS: Final = re.compile(r"(valkeys?|rediss?)://[^/?#\s]+(/\d+)?|unix://([^/@\s]*@)?/[^\s]+")
-
-
 def _sound(settings: Settings) -> None:
     wrong = settings_store.wrong_with(settings.store)
     if wrong is not None:
@@ -365,10 +377,10 @@ def _sound(settings: Settings) -> None:
     if settings.vault.key and not settings.vault.key.startswith(("env:", "file:/")):
         raise ConfigError(settings.file, "vault.key", "is written env:NAME or file:/path.")
     if settings.limits != "memory://":
-        if not _LIMITS.fullmatch(settings.limits):
-            raise ConfigError(
-                settings.file, "limits", 'is written "memory://", "valkey://HOST:PORT/DB" or "unix:///SOCKET".'
-            )
+        elsewhere = settings.limits.startswith(settings_store.ELSEWHERE)
+        wrong = None if elsewhere else settings_store.wrong_with_limits(settings.limits)
+        if wrong is not None:
+            raise ConfigError(settings.file, "limits", wrong)
         if find_spec("redis") is None:
             raise ConfigError(
                 settings.file, "limits", 'needs the package "redis": pip install redis, or moonpool[many].'

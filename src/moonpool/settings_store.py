@@ -1,17 +1,24 @@
-"""What can be said about `store` and `workers`: which addresses there are, and what several processes need. Pure.
+"""What can be said about `store`, `limits` and `workers`: which addresses there are, what several processes need. Pure.
 
 Each function gives the sentence an operator reads, or None when all is well.
 """
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 POSTGRES: Final = ("postgresql", "postgres")
 ELSEWHERE: Final = ("env:", "file:/")
-"""The address stands in the environment or in a file; only one of PostgreSQL's is worth hiding."""
+"""The address stands in the environment or in a file; only one with a password in it is worth hiding."""
+_LIMITS: Final = re.compile(r"(valkeys?|rediss?)://[^/?#\s]+(/\d+)?(\?[^#\s]+)?|unix://([^/@\s]*@)?/[^\s]+")
+_LIMITS_FORM: Final = (
+    'is written "memory://", "valkey://HOST:PORT/DB" or "unix:///SOCKET"; "valkeys://" is with TLS, and '
+    '"USER:PASSWORD@" goes before HOST (in them / is %2F, ? is %3F, # is %23, % is %25).'
+)
+_LIMITS_FILES: Final = frozenset(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"))
 
 
 def is_shared(store: str) -> bool:
@@ -48,6 +55,29 @@ def wrong_with_address(address: str, *, in_file: bool = False) -> str | None:
             "has a password in it: set PGPASSWORD (or PGPASSFILE) instead, or write env:NAME or file:/path for the "
             "whole address."
         )
+    return None
+
+
+def wrong_with_limits(address: str) -> str | None:
+    """Why this address of a Valkey or Redis cannot be used. None of it is in the sentence: it may hold a password."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:
+        return _LIMITS_FORM
+    if not _LIMITS.fullmatch(address):
+        return _LIMITS_FORM
+    if parts.scheme == "unix":
+        return None
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if not options.keys() <= _LIMITS_FILES:
+        return f"takes the options {', '.join(sorted(_LIMITS_FILES))}, and no others."
+    if options and parts.scheme not in {"valkeys", "rediss"}:
+        return "names files for TLS and does not use it: write valkeys:// (or rediss://)."
+    if not all(file.startswith("/") for file in options.values()):
+        return "names files for TLS by their whole paths: ?ssl_ca_certs=/path/ca.pem."
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        return "names a key without its certificate (ssl_certfile)."
     return None
 
 

@@ -346,6 +346,7 @@ async def stage(
     log: Log | None = None,
     also: tuple[str, ...] = (),
     limits: str = "memory://",
+    limits_call_s: float = 0.1,
 ) -> AsyncIterator[Stage]:
     """`scripts`: one host each; `dead`: so many hosts before them where nobody listens; `host`: more for each host's
     row; `prepare`: what to do to the app before the first request; `rows`: hosts that the test runs itself;
@@ -360,6 +361,7 @@ async def stage(
             home=str(home),
             port=0,
             limits=limits,
+            limits_call_s=limits_call_s,
             embedded=Embedded(enabled=False),
             edge=edge or Edge(drain_s=0),
             streams=streams or Streams(continuation="off"),

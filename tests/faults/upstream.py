@@ -254,7 +254,7 @@ class FaultProxy:
     """A TCP proxy to `target`, a port or the path of a UNIX socket. `up` harms what the client sends, `down` what it
     receives. All of it at once can be cut (connections end, new ones too), stalled (they stay, and say nothing), or
     muted (what is asked arrives, what is answered is lost), and healed (what was stalled comes late, as after a cable
-    was plugged in again; what was mute has ended)."""
+    was plugged in again; what was mute has ended). With `context` it ends TLS: the client speaks it, the target not."""
 
     target: tuple[str, int] | str
     up: Harm = field(default_factory=Harm)
@@ -262,6 +262,7 @@ class FaultProxy:
     host: str = "127.0.0.1"
     port: int = 0
     connections: int = 0
+    context: ssl.SSLContext | None = None
 
     async def __aenter__(self) -> FaultProxy:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -271,7 +272,7 @@ class FaultProxy:
         self._mute_at: bytes | None = None
         self._is_mute = False
         self.heal()
-        self._server = await asyncio.start_server(self._serve, self.host, self.port, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self.context, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

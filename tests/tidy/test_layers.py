@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "twin": _WEB | {"dialects", "transports", "web"},
     "workers": {"app", "settings"},
     # Without a server a command is an app of its own: it checks hosts, fetches weights and reads a ledger itself.
-    "cli": _WEB | {"web", "app", "workers", "twin", "transports.http", "transports.weights", "state.recount"},
+    "cli": _WEB
+    | {"web", "app", "workers", "twin", "transports.http", "transports.weights", "state.limiters", "state.recount"},
     "__main__": {"cli"},
 }
 

@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "with an ingress": {"ingress": INGRESS},
     "with more settings": {"config": '[log]\nrequests = false\n\n[hosts.mine]\nbase_url = "http://vllm:8000/v1"\n'},
+    "with a password and an authority of one's own": {"limits": "env:MOONPOOL_LIMITS", "certificates": "own-ca"},
     "without resources": {"resources": {}, "workers": 4, "image": {**VALUES["image"], "tag": "9.9"}},
 }
 
@@ -76,6 +77,8 @@ def test_the_chart_is_of_one_piece(variant: str) -> None:
     (container,) = pod["containers"]
     assert {volume["name"] for volume in pod["volumes"]} == {mount["name"] for mount in container["volumeMounts"]}
     assert pod["volumes"][0]["configMap"]["name"] == found["ConfigMap"]["metadata"]["name"]
+    mounted = [volume["configMap"]["name"] for volume in pod["volumes"] if volume["name"] == "certificates"]
+    assert mounted == (["own-ca"] if "authority" in variant else [])
     assert container["envFrom"] == [{"secretRef": {"name": VALUES["secret"]}}]
     assert container["image"] == "moonpool:" + ("9.9" if variant == "without resources" else "0.1.0")
     assert pod["terminationGracePeriodSeconds"] > VALUES["drainSeconds"] + 5

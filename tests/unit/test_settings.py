@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from moonpool.settings import ConfigError, Declared, Secret, Settings, load, masked, secret
+from moonpool.settings import ConfigError, Declared, Secret, Settings, limits_address, load, masked, secret
 from moonpool.settings_page import describe
 
 REFUSED = [
@@ -48,6 +48,16 @@ REFUSED = [
     ("limits = 'memcached://cache'", "limits", "valkey://HOST:PORT/DB"),
     ("limits = 'valkey://cache:6379/zero'", "limits", "valkey://HOST:PORT/DB"),
     ("limits = 'unix://socket'", "limits", "unix:///SOCKET"),
+    ("limits = 'valkey://cache:port'", "limits", "valkey://HOST:PORT/DB"),
+    ("limits = 'valkey://u:p[w@cache'", "limits", "valkey://HOST:PORT/DB"),
+    ("limits = 'valkey://u:p/w@cache'", "limits", "%2F"),
+    ("limits = 'redis://:p?w@cache'", "limits", "%3F"),
+    ("limits = 'redis://:1?w@cache'", "limits", "and no others"),
+    ("limits = 'valkeys://cache?ssl_cert_reqs=none'", "limits", "ssl_ca_certs, ssl_certfile, ssl_keyfile"),
+    ("limits = 'valkeys://cache?ssl_ca_certs=ca.pem'", "limits", "whole paths"),
+    ("limits = 'valkeys://cache?ssl_ca_certs='", "limits", "whole paths"),
+    ("limits = 'valkeys://cache?ssl_keyfile=/key.pem'", "limits", "without its certificate"),
+    ("limits = 'valkey://cache?ssl_ca_certs=/ca.pem'", "limits", "valkeys://"),
     ("port == 1", "", "is not TOML"),
 ]
 
@@ -72,11 +82,37 @@ def test_refused_with_file_key_and_sentence(tmp_path: Path, text: str, key: str,
 
 @pytest.mark.parametrize(
     "url",
-    ["memory://", "valkey://cache", "valkeys://cache:6380", "redis://u:p@cache:6379/1", "rediss://cache", "unix:///s"],
+    [
+        "memory://",
+        "valkey://cache",
+        "valkeys://cache:6380",
+        "redis://u:p@cache:6379/1",
+        "rediss://cache",
+        "unix:///s",
+        "valkeys://:p@cache:6380/1?ssl_ca_certs=/ca.pem",
+        "rediss://cache?ssl_ca_certs=/ca.pem&ssl_certfile=/cert.pem&ssl_keyfile=/key.pem",
+        "env:LIMITS",
+        "file:/run/limits",
+    ],
 )
 def test_where_limits_can_be_kept(tmp_path: Path, url: str) -> None:
     """In memory, or in a Valkey or Redis, by address or socket."""
     assert read(tmp_path, f"limits = '{url}'").limits == url
+
+
+def test_where_limits_are_kept_may_be_hidden(tmp_path: Path) -> None:
+    """An address with a password may stand in the environment or in a file; what is wrong is said without it."""
+    file = tmp_path / "address"
+    file.write_text("valkey://u:secret@cache:6379/1\n")
+    file.chmod(0o600)
+    elsewhere = read(tmp_path, f"limits = 'file:{file}'")
+    assert limits_address(elsewhere, {}) == "valkey://u:secret@cache:6379/1"
+    assert limits_address(read(tmp_path, "limits = 'valkey://cache'"), {}) == "valkey://cache"
+    for address in ("", "memory://", "valkey://u:secret@cache:port", "redis://u:secr/et@cache"):
+        with pytest.raises(ConfigError) as refusal:
+            limits_address(read(tmp_path, "limits = 'env:LIMITS'"), {"LIMITS": address})
+        assert refusal.value.key == "limits"
+        assert "secr" not in str(refusal.value)
 
 
 def test_limits_that_need_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def may_be_kept(settings: Settings, section: str, name: str, row: Mapping[str, A
 
 
 def _is_our_own(settings: Settings, reference: Any) -> bool:
-    own = {settings.store, settings.vault.key, f"file:{settings.vault_key_path().resolve()}"}
+    own = {settings.store, settings.limits, settings.vault.key, f"file:{settings.vault_key_path().resolve()}"}
     own.update(channel.secret for channel in settings.payments.values())
     own.update(text for account in settings.accounts for text in account.keys)
     kind, _, where = str(reference).partition(":")

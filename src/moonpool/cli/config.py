@@ -13,11 +13,11 @@ import typer
 
 from moonpool.cli import show
 from moonpool.cli.options import read
-from moonpool.settings import ConfigError, Settings, masked
+from moonpool.settings import ConfigError, Settings, limits_address, masked
 
 app = typer.Typer(help="Settings: show what holds, check the file.", no_args_is_help=True)
 
-_PASSWORD: Final = re.compile(r"(?<=//)([^:/@]*):[^/]*@")
+_PASSWORD: Final = re.compile(r"(?<=//)([^:/@]*:)[^/]*(?=@)|((?<=[?&])password=)[^&]*")
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -45,6 +45,7 @@ def check(json: show.Json = False, home: show.Home = None, config: show.Config =
         for account in settings.accounts:
             account.secrets(os.environ)
         payments.secrets(settings, os.environ)
+        limits_address(settings, os.environ)
     except ConfigError as error:
         if not json:
             raise
@@ -59,7 +60,7 @@ def check(json: show.Json = False, home: show.Home = None, config: show.Config =
 def _without_secrets(settings: Settings) -> dict[str, Any]:
     table: dict[str, Any] = msgspec.to_builtins(settings)
     del table["file"]
-    table["limits"] = _PASSWORD.sub(r"\1:****@", table["limits"])
+    table["limits"] = _PASSWORD.sub(r"\1\2****", table["limits"])
     for account in table["accounts"]:
         account["keys"] = [masked(key) for key in account["keys"]]
     for channel in table["payments"].values():

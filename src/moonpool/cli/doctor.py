@@ -6,6 +6,7 @@ Each check is one function of `CHECKS` that answers a Finding; none changes anyt
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 import sys
@@ -20,7 +21,7 @@ from msgspec import Struct
 
 from moonpool.cli import desk, show
 from moonpool.cli.options import read
-from moonpool.settings import Settings
+from moonpool.settings import ConfigError, Settings, limits_address
 
 # Logs, receipts and expiry dates are wrong long before this, but nothing of ours is older.
 _OLDEST_AT: Final = 1_735_689_600.0
@@ -67,6 +68,9 @@ def server(settings: Settings) -> Finding:
     if status["reasons"]:
         says = "; ".join(f"{part}: {reason}" for part, reason in status["reasons"].items())
         return Finding("server", "warn", f"runs, is not ready: {says}", "wait, or see its log")
+    if status["warnings"]:
+        says = "; ".join(f"{part}: {reason}" for part, reason in status["warnings"].items())
+        return Finding("server", "warn", f"runs, but: {says}", "see its log, and the line about it here")
     return Finding("server", "ok", f"runs and is ready, process {status['pid']}")
 
 
@@ -76,6 +80,23 @@ def store(settings: Settings) -> Finding:
     except desk.Refused as refusal:
         return Finding("store", "fail", str(refusal), "another server may hold it: stop that one, or use its home")
     return Finding("store", "ok", f"opens; {totals.get('holds', 0)} requests are booked")
+
+
+def limits(settings: Settings) -> Finding:
+    """Asked by this command itself, as a server would: with the address as this environment has it."""
+    if settings.limits == "memory://":
+        return Finding("limits", "ok", "kept in the memory of the server")
+    from moonpool.state.limiters import ask_limits
+
+    try:
+        trouble = ask_limits(limits_address(settings, os.environ), settings.limits_call_s)
+    except ConfigError as error:
+        return Finding("limits", "fail", error.sentence, "set limits in moonpool.toml, or what it names")
+    if trouble is not None:
+        return Finding(
+            "limits", "fail", trouble, "start it, or see docs/guides/many-machines.md: its password, rights and TLS"
+        )
+    return Finding("limits", "ok", "their store answers, and lets us do all we need")
 
 
 def weights(settings: Settings) -> Finding:
@@ -141,7 +162,7 @@ def prices(settings: Settings) -> Finding:
 
 
 CHECKS: Final[tuple[Callable[[Settings], Finding], ...]] = (
-    python, home, server, store, weights, llama, port, hosts, clock, prices,
+    python, home, server, store, limits, weights, llama, port, hosts, clock, prices,
 )  # fmt: skip
 
 

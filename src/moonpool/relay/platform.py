@@ -78,8 +78,8 @@ class Platform(Struct, frozen=True):
     """What a key's switches are where it has none of its own: `keepalive`, `usage`, `conflicts`, `continuation`."""
     beat_s: int
     parts: Callable[[], Mapping[str, Any]]
-    """How the parts are that a request does not see, for /ready, /metrics and `doctor`: `store` ("ok" or a sentence),
-    `loop` (trouble, a sentence or None; stalls; stalled_s),
+    """How the parts are that a request does not see, for /ready, /metrics and `doctor`: `store` and `limits` ("ok" or
+    a sentence), `loop` (trouble, a sentence or None; stalls; stalled_s),
     `embedded` (None, or state, since, pid), `vault` (None, or stored, lost, trouble), `connections` (open,
     requests)."""
 

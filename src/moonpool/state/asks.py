@@ -136,6 +136,11 @@ def room(used: int, rate: int) -> Room:
     return Room(rate, max(0, (rate * UNIT - used) // UNIT), -(-used // rate) / 1000)
 
 
+def room_of(parts: list[int]) -> Room | None:
+    """As limiter.lua says it: limit, what remains, milliseconds."""
+    return Room(parts[0], parts[1], parts[2] / 1000) if parts and parts[0] else None
+
+
 def tighter(one: Room | None, other: Room | None) -> Room | None:
     if one is None or other is None:
         return one or other

@@ -180,6 +180,12 @@ local function here(op)
   for _, node in ipairs(nodes) do
     if node < op[2] then rank = rank + 1 end
   end
+  -- What only others of these operations do: a user who may not hears of it here, within RENEW_S, not when first a
+  -- request has a rate.
+  redis.call('ZREM', name, '')
+  redis.call('ZSCORE', name, op[2])
+  redis.call('SET', prefix .. 'may', '', 'EX', 1)
+  redis.call('GET', prefix .. 'may')
   return {#nodes, rank}
 end
 

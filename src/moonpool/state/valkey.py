@@ -22,10 +22,11 @@ from typing import Any, ClassVar, Final
 from msgspec import Struct
 
 from moonpool.later import Later
-from moonpool.state.asks import FULL, GRANTED, LEASE_S, RENEW_S, Asks, asks_of, part, told, verdict
-from moonpool.state.base_limits import Room, Verdict
+from moonpool.state.asks import FULL, GRANTED, LEASE_S, RENEW_S, Asks, asks_of, part, room_of, told, verdict
+from moonpool.state.base_limits import Verdict
 from moonpool.state.memory import MemoryLimiter
-from moonpool.state.valkey_link import Link, LinkError
+from moonpool.state.valkey_link import Link
+from moonpool.state.valkey_trouble import LinkError
 from moonpool.words import Account, Key
 
 SHARES_S: Final = 60.0
@@ -75,7 +76,7 @@ class _Take(Struct, gc=False, eq=False):
         refused, wait_ms, ends_at, *rest = value
         if not refused:
             self.limiter.granted(self, ends_at)
-        self.answer.set(verdict(refused, wait_ms, _room(rest[:3]), _room(rest[3:])))
+        self.answer.set(verdict(refused, wait_ms, room_of(rest[:3]), room_of(rest[3:])))
 
     def failed(self) -> None:
         self.limiter.in_doubt(self)
@@ -371,7 +372,10 @@ class ValkeyLimiter:
         heartbeat = self._heartbeat()
         try:
             answers = await self._link.call([heartbeat.op], self._clock())
-        except LinkError:
+        except LinkError as error:
+            if error.lasting and str(error) != self._why:
+                self._note("limits", lost=str(error), nodes=self.nodes)
+            self._why = str(error)
             return
         finally:
             self._probe_task = None
@@ -388,11 +392,6 @@ class ValkeyLimiter:
             holding.ends_at, holding.known = _EVER, True
             self._urgent.append(self._renewal(request_id, now))
         self._start()
-
-
-def _room(parts: list[int]) -> Room | None:
-    """As the script says it: limit, what remains, milliseconds."""
-    return Room(parts[0], parts[1], parts[2] / 1000) if parts and parts[0] else None
 
 
 def _nothing(_: Any = None) -> None: ...

@@ -123,8 +123,10 @@ def health(_: Platform) -> Page:
 
 def ready(platform: Platform) -> Page:
     """200 when a request would be answered now; 503 with the reasons otherwise."""
-    reasons = unready(platform.parts())
-    return _json(503 if reasons else 200, {"status": "waiting" if reasons else "ready", "reasons": reasons})
+    parts = platform.parts()
+    reasons, also = unready(parts), warnings(parts)
+    page = {"status": "waiting" if reasons else "ready", "reasons": reasons}
+    return _json(503 if reasons else 200, page | ({"warnings": also} if also else {}))
 
 
 def unready(parts: Mapping[str, Any]) -> dict[str, str]:
@@ -139,6 +141,13 @@ def unready(parts: Mapping[str, Any]) -> dict[str, str]:
     if embedded is not None and embedded["state"] != "ready":
         reasons["embedded"] = f"the embedded model is {embedded['state']}"
     return reasons
+
+
+def warnings(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Part -> what is wrong with it though requests are taken: without the store of limits all but those whose accounts
+    have any are served, and for its first minute those too."""
+    limits = str(parts.get("limits", "ok"))
+    return {} if limits == "ok" else {"limits": limits}
 
 
 def metrics(platform: Platform) -> Page:

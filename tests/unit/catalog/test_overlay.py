@@ -139,13 +139,23 @@ def test_a_key_that_is_named_may_be_kept(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["env:VAULT_KEY", "env:PGPASSWORD", "env:STORE", "env:PAID", "file:/run/acme", "file:/h/x/../vault.key"]
+    "key",
+    [
+        "env:VAULT_KEY",
+        "env:PGPASSWORD",
+        "env:STORE",
+        "env:LIMITS",
+        "env:PAID",
+        "file:/run/acme",
+        "file:/h/x/../vault.key",
+    ],
 )
 def test_our_own_secrets_are_no_host_s_key(key: str) -> None:
     """What seals, pays or lets in here is sent to nobody, whoever says so."""
     settings = Settings(
         home="/h",
         store="env:STORE",
+        limits="env:LIMITS",
         vault=Vault(key="" if "vault.key" in key else "env:VAULT_KEY"),
         payments={"p": Channel(secret="env:PAID")},
         accounts=[Declared(name="acme", keys=["file:/run/acme"])],

@@ -125,6 +125,14 @@ def test_what_is_waited_for(parts: dict[str, Any], reasons: set[str]) -> None:
     assert set(ops.unready(parts)) == reasons
 
 
+def test_what_is_warned_of() -> None:
+    """A lost store of limits keeps nobody from being asked: it is said, and the server stays ready."""
+    parts = {"store": "ok", "embedded": None, "limits": "the store of limits did not answer in time"}
+    assert ops.unready(parts) == {}
+    assert ops.warnings(parts) == {"limits": "the store of limits did not answer in time"}
+    assert ops.warnings({"limits": "ok"}) == ops.warnings({}) == {}
+
+
 def test_pages(tmp_path: Path) -> None:
     """Alive at once, ready when all is there, a page for a person, and nothing at other addresses."""
 

@@ -10,7 +10,7 @@ from moonpool.errors import Problem
 from moonpool.state.base_admin import Logged
 from moonpool.web.admin.routing import Answer, Ask, Desk, Route
 from moonpool.web.admin.types import AuditRow, AuditVerdict
-from moonpool.web.ops import unready
+from moonpool.web.ops import unready, warnings
 
 _PAGE: Final = 100
 _PAGE_MAX: Final = 1000
@@ -29,6 +29,7 @@ async def status(desk: Desk, _: Ask) -> Answer:
         "home": str(desk.settings.home),
         "answers_open": len(desk.active),
         "reasons": unready(desk.parts()),
+        "warnings": warnings(desk.parts()),
         **desk.parts(),
     }
     return 200, page
