@@ -52,7 +52,7 @@ ACCOUNTS: dict[str, tuple[bool, int | None, int, int, int | None]] = {
 
 @dataclass(eq=False)
 class Asked:
-    """One request as its client saw it. `lost`: the process died meanwhile."""
+    """One request as its client saw it; `first_at`: some of its text came. `lost`: the process died meanwhile."""
 
     name: str
     account: str
@@ -61,6 +61,7 @@ class Asked:
     at: float
     status: int = 0
     chars: int = 0
+    first_at: float = 0.0
     ended: float = 0.0
     whole: bool = False
     lost: float = 0.0
@@ -92,6 +93,8 @@ class Client:
         if self._gone:
             return
         self._asked.chars += data.count(TEXT.encode()) * len(TEXT)
+        if self._asked.chars and not self._asked.first_at:
+            self._asked.first_at = self._now.at
         self._asked.whole = DONE in data
         if self._leave_after is not None and self._asked.chars >= self._leave_after * len(TEXT):
             asyncio.get_running_loop().call_soon(self.leave)
@@ -340,14 +343,18 @@ class World:
         leave = chance.randrange(1, 5) if not plain and stream and chance.random() < 0.15 else None
         client = Client(self.now, asked, leave, self._over)
         body = chat(asked.name, stream, chance.choice((100, 1000)))
-        headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
-        arrival = Arrival(asked.id, "POST", "/v1/chat/completions", "", headers, body, "127.0.0.1", self.now.at)
         if not plain and chance.random() < 0.05:
             self.loop.call_later(chance.uniform(0.0, 5.0), client.leave)
+        self.send(asked, client, secret, body)
+        return asked
+
+    def send(self, asked: Asked, client: Client, secret: str, body: bytes) -> None:
+        """What the socket's side does with a request that it has read."""
+        headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
+        arrival = Arrival(asked.id, "POST", "/v1/chat/completions", "", headers, body, "127.0.0.1", self.now.at)
         if self.wake is not None:
             _wake(self.wake)
         self.data.take(arrival, client)  # type: ignore[arg-type]
-        return asked
 
     def _over(self) -> None:
         self.running -= 1

@@ -71,7 +71,7 @@ class Errand(Struct, eq=False, gc=False):
             place = places[0]
             if place.site.is_free():
                 self.tried = places
-                return fleet.permit(place, False, now)
+                return fleet.permit(place, False, now, self.account)
         found = self._look(now)
         if found is None:
             if failure is not None:
@@ -108,6 +108,7 @@ class Errand(Struct, eq=False, gc=False):
         found = next_place(
             self.places,
             self.tried,
+            self.account,
             self.model.routing,
             self.expected,
             now,
@@ -119,7 +120,7 @@ class Errand(Struct, eq=False, gc=False):
             return found
         place, probe = found
         self.tried += (place,)
-        return fleet.permit(place, probe, now)
+        return fleet.permit(place, probe, now, self.account)
 
 
 class Fleet:
@@ -219,12 +220,17 @@ class Fleet:
     def _is_there(self, host: Host) -> bool:
         return self._hosts is None or self._hosts.get(host.name) == host
 
-    def permit(self, place: Place, probe: bool, now: float) -> Permit:
+    def permit(self, place: Place, probe: bool, now: float, account: str) -> Permit:
         permit = Permit(self, place, probe, now)
         site = place.site
-        site.permits.add(permit)
-        if site.account.limit:
-            site.account.permits.add(permit)
+        site.permits[permit] = account
+        if site.limit and account != site.latest:
+            site.asked(account, now)
+        owner = site.account
+        if owner.limit:
+            owner.permits[permit] = account
+            if account != owner.latest:
+                owner.asked(account, now)
         if probe:
             site.health.probe(now)
         return permit
@@ -240,16 +246,19 @@ class Fleet:
     def queue(self, errand: Errand, model: str, places: Sequence[Place], account: str, now: float) -> Waiter | Problem:
         """A place in the line, or a refusal that says when to come back."""
         settings, line = self._settings, self._lines[model]
-        wait_s = self.wait_s(line, places)
+        for place in places:
+            place.site.asked(account, now)
+            place.site.account.asked(account, now)
+        wait_s = self.wait_s(line, places, account)
         if line.waiting >= settings.queue_max or wait_s > settings.queue_s:
             return Problem("platform.queue_full", retry_after_s=max(1.0, wait_s))
         self.waiting += 1
         return line.join(account, errand.again, now)
 
-    def wait_s(self, line: Line, places: Sequence[Place]) -> float:
-        """How long one who joins now will wait: those before it, at the pace of the places."""
+    def wait_s(self, line: Line, places: Sequence[Place], account: str) -> float:
+        """How long one of this account who joins now will wait: those before it, at the pace of the places."""
         pace = sum(place.site.slots() / (place.site.span_s or 1.0) for place in places)
-        return (line.waiting + 1) / pace if pace else 1.0
+        return (line.before(account) + 1) / pace if pace else 1.0
 
     def freed(self, site: Site) -> None:
         """There is room again where there may have been none."""

@@ -1,8 +1,9 @@
 """Who waits for a host to have room, and whose turn is it? One line for each model, fair between accounts.
 
 Rules: an account that sends a thousand requests waits behind itself, not before others: turns go round the accounts,
-and within one in the order they came. A line is bounded in number and in time; who would wait longer than allowed is
-told so at once, with when to come back. Sources: PEERS C.11, B1 rows 27 to 29; RELIABILITY 1.7 (limiters).
+and within one in the order they came. Whether a free place may be had by the one whose turn it is says places.py. A
+line is bounded in number and in time; who would wait longer than allowed is told so at once, with when to come back.
+Sources: PEERS C.11, B1 rows 27 to 29; RELIABILITY 1.7 (limiters).
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ class Line:
         self._by_account.setdefault(account, deque()).append(waiter)
         self.waiting += 1
         return waiter
+
+    def before(self, account: str) -> int:
+        """How many have their turn before one of this account who joins now."""
+        own = len(self._by_account.get(account, ()))
+        return own + sum(min(len(queue), own + 1) for name, queue in self._by_account.items() if name != account)
 
     def leave(self, waiter: Waiter) -> None:
         queue = self._by_account.get(waiter.account)

@@ -33,7 +33,7 @@ class Place(Protocol):
     def health(self) -> Health: ...
     @property
     def running(self) -> int: ...
-    def has_room(self) -> bool: ...
+    def has_room(self, account: str, now: float) -> bool: ...
 
 
 P = TypeVar("P", bound=Place)
@@ -42,6 +42,7 @@ P = TypeVar("P", bound=Place)
 def next_place(
     places: Sequence[P],
     tried: Collection[P],
+    account: str,
     policy: Policy,
     preferred: str | None,
     now: float,
@@ -50,25 +51,30 @@ def next_place(
     *,
     may_fail: bool,
 ) -> tuple[P, bool] | Literal["wait"] | None:
-    """(place, whether it is a probe), WAIT, or None when nothing can be tried. `preferred` is an account at a host;
-    `draw` gives numbers from 0 to below 1, `clock` Unix seconds; `may_fail`: whether another attempt could follow this
-    one."""
+    """(place, whether it is a probe), WAIT, or None when nothing can be tried. `account` asks; `preferred` is one at
+    a host; `draw` gives numbers from 0 to below 1, `clock` Unix seconds; `may_fail`: whether another attempt could
+    follow this one."""
     ready: list[P] = []
+    free: list[P] = []
     probes: list[P] = []
     others: list[P] = []
     for place in places:
         if place in tried:
             continue
         verdict = place.health.verdict(now)
-        (ready if verdict == READY else probes if verdict == PROBE else others).append(place)
-    free = [place for place in ready if place.has_room()]
+        if verdict == READY:
+            ready.append(place)
+            if place.has_room(account, now):
+                free.append(place)
+        else:
+            (probes if verdict == PROBE else others).append(place)
     if probes and (may_fail or not ready) and (not free or policy != "order" or _is_before(places, probes[0], free[0])):
         return probes[0], True
     if free:
         return _choose(free, policy, preferred, draw, clock), False
     if ready:
         return WAIT
-    panic = [place for place in others if place.health.may_panic(now) and place.has_room()]
+    panic = [place for place in others if place.health.may_panic(now) and place.has_room(account, now)]
     if panic:
         least_bad = min(panic, key=lambda place: place.health.share_failed())
         return least_bad, least_bad.health.trouble != "ejected"

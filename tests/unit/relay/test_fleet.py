@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moonpool.catalog.catalog import build
 from moonpool.dialects import CLIENT
@@ -13,7 +15,7 @@ from moonpool.errors import Problem
 from moonpool.relay.fleet import RETRIES_FIRST, Errand, Fleet
 from moonpool.relay.health import FAILURES_MAX
 from moonpool.relay.line import Waiter
-from moonpool.relay.places import Permit
+from moonpool.relay.places import LATELY_S, Permit, Pool
 from moonpool.settings import Settings
 from moonpool.settings_hosts import Embedded, Routing
 from moonpool.words import Price, Usage
@@ -69,7 +71,7 @@ def test_a_permit_is_given_back_once() -> None:
     port = Port(a={"concurrency": 2})
     first, second = port.permit(), port.permit()
     place = first.place
-    assert not place.has_room()
+    assert not place.has_room("tenant", port.now)
     for _ in range(3):
         port.end(first)
     assert (place.running, len(place.site.account.permits)) == (1, 1)
@@ -117,6 +119,84 @@ def test_the_wait_is_estimated_from_how_long_answers_take() -> None:
     assert isinstance(refused, Problem)
     assert refused.retry_after_s == pytest.approx(30, rel=0.01)
     assert len(running) == 2
+
+
+def test_the_wait_is_estimated_for_ones_own_turn() -> None:
+    """An account whose own requests fill the line is told so; another one is next but one, and waits."""
+    port = Port(Routing(queue_max=100, queue_s=30.0), a={"concurrency": 1})
+    port.end(permit := port.permit())
+    permit.place.site.span_s = 10.0
+    running = port.permit()
+    crowd = [port.errand().next(None, 0.0) for _ in range(4)]
+    assert [type(each) for each in crowd] == [Waiter, Waiter, Waiter, Problem]
+    other = port.errand("other").next(None, 0.0)
+    assert isinstance(other, Waiter)
+    port.end(running)
+    port.end(crowd[0].turn.result())  # type: ignore[union-attr]
+    assert host(other.turn.result()) == "a"
+
+
+@pytest.mark.parametrize("row", [{"concurrency": 6}, {"concurrency_by_model": {"m": 6}}])
+def test_one_account_leaves_places_for_others(row: dict[str, Any]) -> None:
+    """Two thirds are all that one gets while another was there within a minute; the other has the rest at once, each
+    place that is freed comes to who has few, and nobody is kept from a place for longer than that minute."""
+    port = Port(Routing(queue_s=3600.0), a=row)
+    port.end(port.permit("other"))
+    crowd = [port.errand("crowd").next(None, 0.0) for _ in range(9)]
+    assert [isinstance(each, Permit) for each in crowd] == [True] * 4 + [False] * 5
+    first, third = port.permit("other"), port.permit("third")
+    port.now = 1.0
+    late = port.errand("other").next(None, 1.0)
+    assert isinstance(late, Waiter)
+    port.end(crowd[0])  # type: ignore[arg-type]
+    assert host(late.turn.result()) == "a"
+    assert port.fleet.waiting == 5, "those of the crowd"
+    for permit in (first, third, late.turn.result()):
+        port.end(permit)
+    port.fleet.tick()
+    assert port.fleet.waiting == 4, "four of six again"
+    port.now = 1.0 + LATELY_S
+    port.fleet.tick()
+    assert port.fleet.waiting == 4
+    port.now += 0.1
+    port.fleet.tick()
+    assert port.fleet.waiting == 2, "all six"
+
+
+def test_who_is_alone_has_every_place() -> None:
+    """Nothing is kept free for nobody, and of the last place nobody is kept who has none."""
+    port = Port(a={"concurrency": 3})
+    assert [host(port.permit("crowd")) for _ in range(3)] == ["a"] * 3
+    port = Port(a={"concurrency": 3})
+    assert [host(port.permit(name)) for name in "abc"] == ["a"] * 3
+
+
+def test_below_the_bound_nobody_is_refused() -> None:
+    """Where fewer than `easy` run nobody needs to be counted, and that is as far as one account gets."""
+    for limit in range(1, 100):
+        pool = Pool(limit)
+        pool.asked("other", 0.0)
+        pool.asked("crowd", 0.0)
+        while pool.takes("crowd", 0.0):
+            pool.permits[Permit(None, None, False, 0.0)] = "crowd"  # type: ignore[arg-type]
+        assert len(pool.permits) == pool.easy
+        assert pool.takes("other", 0.0) is (pool.easy < limit)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=60))
+def test_what_runs_of_each_account_is_counted_anew(steps: list[tuple[str, int]]) -> None:
+    """After whatever began and ended: an account may take one more while it has fewer than twice what is free."""
+    pool, limit = Pool(10), 10
+    pool.asked("a", 0.0)
+    pool.asked("b", 0.0)
+    for account, number in steps:
+        if number < 6 and len(pool.permits) < limit:
+            pool.permits[Permit(None, None, False, 0.0)] = account  # type: ignore[arg-type]
+        elif pool.permits:
+            del pool.permits[list(pool.permits)[number % len(pool.permits)]]
+        for name in "abc":
+            free = limit - len(pool.permits)
+            assert pool.takes(name, 0.0) is (list(pool.permits.values()).count(name) < 2 * free)
 
 
 def test_the_tick_ends_waits_and_serves_those_whose_host_came_back() -> None:

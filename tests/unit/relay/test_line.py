@@ -53,6 +53,15 @@ def test_turns_go_round_the_accounts() -> None:
     assert room.line.waiting == 0
 
 
+def test_who_has_the_turn_before_me() -> None:
+    """All of my own, and of each other account as many as it has turns until mine."""
+    room = Room()
+    for account, count in (("big", 5), ("small", 1)):
+        for number in range(count):
+            room.wait(account, f"{account}{number}")
+    assert [room.line.before(account) for account in ("big", "small", "new")] == [5 + 1, 1 + 2, 0 + 2]
+
+
 def test_who_left_is_not_served() -> None:
     """The place goes to the next, and the one who left hears so once."""
     room = Room()

@@ -26,7 +26,7 @@ class Spot:
         self.running = running
         self.room = room
 
-    def has_room(self) -> bool:
+    def has_room(self, account: str, now: float) -> bool:
         return self.room
 
     def __repr__(self) -> str:
@@ -38,6 +38,7 @@ def choose(spots: list[Any], policy: Any = "order", **given: Any) -> Any:
     return next_place(
         spots,
         options["tried"],
+        "tenant",
         policy,
         options["preferred"],
         options["now"],
