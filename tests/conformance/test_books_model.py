@@ -273,7 +273,6 @@ def test_books_are_dictionaries(backend: str) -> None:
         settings=settings(
             max_examples=60 if backend == "sqlite" else 12,  # a new database for each costs a while
             stateful_step_count=40,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -337,7 +337,7 @@ _PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(_PARTS, st.binary(max_size=20)), max_size=12))
 def test_any_bytes(parts: list[bytes]) -> None:
     """Whatever bytes a host sends before it closes: one end, a known cause, no fault of ours, no slot lost."""
@@ -345,7 +345,7 @@ def test_any_bytes(parts: list[bytes]) -> None:
     assert sink.code in ("", "upstream.cut", "upstream.nonsense")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, len(STREAM) - 1), st.integers(0, 7))
 def test_a_flipped_bit(position: int, bit: int) -> None:
     """One wrong bit in an answer: one end, a known cause, no fault of ours."""

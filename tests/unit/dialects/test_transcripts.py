@@ -37,7 +37,7 @@ def test_whole_and_byte_by_byte(transcript: Transcript) -> None:
 
 
 @pytest.mark.parametrize("transcript", ALL, ids=ids)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_random_cuts(transcript: Transcript, data: st.DataObject) -> None:
     """Cut anywhere, inside a character too: nothing changes (RELIABILITY case 24)."""
@@ -60,7 +60,7 @@ def test_built_under_our_names(transcript: Transcript) -> None:
 
 
 @pytest.mark.parametrize("transcript", [t for t in CANONICAL if call_of(t).stream], ids=ids)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_stream_cut_anywhere_is_settled(transcript: Transcript, data: st.DataObject) -> None:
     """A stream that ends early ends with a problem, or was whole but for its [DONE]; it never passes for more."""

@@ -29,7 +29,6 @@ from transcripts.loader import Transcript, transcripts
 
 BOUNDED = settings(
     max_examples=500,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

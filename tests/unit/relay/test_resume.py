@@ -172,7 +172,7 @@ def test_cut_at_every_event_and_resumed(cut: int, back: str) -> None:
         assert (again.body, again.how) == (b"".join(EVENTS[after:]), "ended")
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150, database=None)
 @given(st.data())
 def test_whatever_clients_do_nothing_is_lost_or_doubled(data: st.DataObject) -> None:
     """Writes of several events, pauses, hanging up and two at once, in any order: each client's bytes are a part of the

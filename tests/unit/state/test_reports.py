@@ -56,7 +56,7 @@ def calls(*made: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, An
 MOMENTS = st.integers(NOVEMBER - 2 * DAY, NOVEMBER + 4 * DAY)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     ended=st.lists(st.tuples(MOMENTS, st.sampled_from(["acme", "other"]), st.sampled_from("kl")), max_size=25),
     bounds=st.tuples(MOMENTS, MOMENTS),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moonpool.dialects import CLIENT
@@ -45,7 +45,6 @@ def test_a_question_has_one_answer() -> None:
     assert found["1"].reasoning == ""
 
 
-@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_pieces_are_the_text(text: str) -> None:
     """Nothing is lost between pieces, none is empty, none is long."""
