@@ -311,7 +311,7 @@ def test_a_node_that_is_stopped(tmp_path: Path) -> None:
         kinds = Counter({each: count for each, count in kinds.items() if each[1] != "caller.gone"})
         assert kinds == {("recovered", "recovered", True, True, True): 5, ("posted", "stop", False, True, True): 5}
 
-    _play(tmp_path, act, concurrency=5)
+    _play(tmp_path, act, concurrency=5, call_s=1)
 
 
 async def _takes(here: Cluster, node: Node, count: int) -> list[Client]:
