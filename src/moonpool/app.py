@@ -91,11 +91,11 @@ def store_address(settings: Settings, environ: Mapping[str, str]) -> str:
     return address
 
 
-def open_store(settings: Settings, environ: Mapping[str, str] | None = None) -> AnyStore:
+def open_store(settings: Settings, environ: Mapping[str, str] | None = None, *, accept_loss: bool = False) -> AnyStore:
     """The store the settings name, not yet started. Raises ConfigError for an address that cannot be one."""
     address = store_address(settings, os.environ if environ is None else environ)
     if not settings_store.is_shared(settings.store):
-        return SqliteStore(address)
+        return SqliteStore(address, accept_loss=accept_loss)
     # Imported here because its driver is there only where it is wanted (the extra `many`).
     from moonpool.state.postgres import PostgresStore
 
@@ -142,7 +142,7 @@ class App:
         self.transports = self._transports(weights)
         seal(settings, self.store, self.environ)
         await asyncio.gather(*(transport.start() for transport in self.transports.values()))
-        await self.store.start()
+        await self._open(journal)
         catalogue = offer.open(self.store.kept_rows, self.store.overrides)
         soon = asyncio.get_running_loop().call_soon
         assert self.store.once is not None
@@ -206,6 +206,11 @@ class App:
             return open_limiter(address, settings.limits_call_s, lambda lost: lose(self.platform, lost), note)
         except LinkError as error:
             raise ConfigError(settings.file, "limits", f"{error}.") from None
+
+    async def _open(self, journal: Journal) -> None:
+        await self.store.start()
+        if self.store.notice:
+            journal.note("database", why=self.store.notice)
 
     async def _declare(self, journal: Journal) -> None:
         """One of several workers does."""

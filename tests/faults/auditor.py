@@ -166,9 +166,14 @@ def differences(execute: Callable[[str], Any]) -> list[str]:
     return [f"{what}: {rows[:5]}" for what, query in QUESTIONS.items() if (rows := execute(query).fetchall())]
 
 
+def look(path: Path) -> sqlite3.Connection:
+    """A connection that leaves the files as a crash left them: one that may write empties the log when it is closed."""
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+
+
 def audit(path: Path) -> list[str]:
     """What is wrong with the ledger in this file; [] for a sound one. Another process may have it open."""
-    connection = sqlite3.connect(path)
+    connection = look(path)
     try:
         faults = differences(connection.execute)
         found = connection.execute("PRAGMA integrity_check").fetchall()
@@ -193,7 +198,7 @@ def written_at(address: str) -> tuple[set[str], dict[str, str]]:
 
 def written(path: Path) -> tuple[set[str], dict[str, str]]:
     """(ids of all holds, id -> kind of those that are resolved)."""
-    connection = sqlite3.connect(path)
+    connection = look(path)
     try:
         held = {row[0] for row in connection.execute("SELECT id FROM holds")}
         resolved = dict(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 import sqlite3
@@ -14,13 +15,14 @@ import pytest
 from msgspec.structs import replace
 
 from conformance.backends import POSTPAID, PREPAID, a_deposit, a_hold, a_resolution
-from faults.auditor import audit, written
+from faults.auditor import audit, look, written
 from faults.vfs import FULL, IOERR_FSYNC, IOERR_READ, IOERR_WRITE, Log, lay, watched
 from moonpool.errors import Problem
 from moonpool.ledger.funds import Pack
 from moonpool.state import file
 from moonpool.state.base import Hold, Progress
 from moonpool.state.sqlite import SqliteStore
+from moonpool.state.wholeness import needs_log
 from moonpool.words import Limits, Price, Usage
 
 PRICE = Price(1, 1, 1, version="a price")
@@ -139,7 +141,7 @@ def judge(path: Path, at: int, told: Told) -> None:
 
 
 def _deposits(path: Path) -> set[str]:
-    connection = sqlite3.connect(path)
+    connection = look(path)
     try:
         return {row[0] for row in connection.execute("SELECT id FROM deposits")}
     finally:
@@ -155,6 +157,38 @@ def test_killed_after_every_call(lived: tuple[Log, Told], tmp_path: Path) -> Non
         folder = tmp_path / str(at)
         judge(lay(log.killed(at), folder), at, told)
         shutil.rmtree(folder)
+
+
+def test_alone_after_every_call(lived: tuple[Log, Told], tmp_path: Path) -> None:
+    """Case 52: whenever the log is removed, or only the database file is copied, a start refuses unless nothing is
+    missing. What SQLite itself makes of the two at the same moment (a backup, VACUUM INTO) is never refused. What is
+    left after a stop is whole by itself."""
+    log, told = lived
+    refused = marked = 0
+    for at in range(len(log.calls) + 1):
+        folder = tmp_path / str(at)
+        path = lay(log.killed(at), folder)
+        alone = lay({"m.db": path.read_bytes()}, folder / "alone")
+        if needs_log(alone):
+            refused += 1
+        else:
+            assert audit(alone) == []
+            ids, resolved = written(alone)
+            assert {name for when, name in told.holds if when <= at} <= ids
+            assert {name for when, name in told.resolved if when <= at} <= set(resolved)
+            assert {name for when, name in told.deposits if when <= at} <= _deposits(alone)
+        with contextlib.closing(look(path)) as source, contextlib.closing(sqlite3.connect(folder / "copy.db")) as copy:
+            (mark,) = source.execute("PRAGMA user_version").fetchone()
+            marked += mark != 0
+            if mark or at % 10 == 0:
+                source.backup(copy)
+                source.execute("VACUUM INTO ?", (str(folder / "vacuumed.db"),))
+                assert not needs_log(folder / "copy.db")
+                assert not needs_log(folder / "vacuumed.db")
+        shutil.rmtree(folder)
+    assert refused > len(log.calls) // 2
+    assert marked > 0
+    assert not needs_log(lay(log.killed(len(log.calls)), tmp_path / "stopped"))
 
 
 def test_power_cuts_lose_nothing_that_was_acknowledged(lived: tuple[Log, Told], tmp_path: Path) -> None:

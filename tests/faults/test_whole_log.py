@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import uvloop
 
 from faults.stage import HOST_KEY, KEY, ROLE, chat, failed, good, served, streamed, words
 from faults.upstream import Upstream
+from moonpool.state.sqlite import CHECK_BYTES_MAX, SqliteStore
 
 PROMPT = "tell nobody of the lighthouse"
 
@@ -78,3 +80,21 @@ def test_no_prompt_and_no_secret_in_it(tmp_path: Path, status: str) -> None:
     for secret in (PROMPT, KEY, HOST_KEY):
         at = said.find(secret.encode())
         assert at < 0, said[max(0, at - 300) : at + 60]
+
+
+def test_a_file_that_is_not_checked_to_its_end(tmp_path: Path) -> None:
+    """Case 51: a database that is too large to be checked at a start is served, and a line says who checks it."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    path = tmp_path / "home" / "moonpool.db"
+
+    async def first_start() -> None:
+        store = SqliteStore(path)
+        await store.start()
+        await store.stop()
+
+    uvloop.run(first_start())
+    os.truncate(path, CHECK_BYTES_MAX + 1)
+    found, said = lines_of(tmp_path, good, chat())
+    assert [line["status"] for line in found] == [200]
+    (line,) = [json.loads(line) for line in said.splitlines() if b'"event":"database"' in line]
+    assert "moonpool doctor" in line["why"]

@@ -373,7 +373,7 @@ def test_doctor(home: Path) -> None:
     found = {row["name"]: row for row in data(home, "doctor")}
     assert {"python", "home", "server", "store", "weights", "llama.cpp", "port", "hosts", "clock"} <= set(found)
     assert found["prices"]["state"] == "ok", "no price of this home goes by a calendar"
-    assert found["store"]["state"] == "ok"
+    assert (found["store"]["state"], found["file"]["state"]) == ("ok", "ok")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (home / "moonpool.toml").write_text(f"port = {port}\n[embedded]\nmodel = '{home}/none.gguf'\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import http.client
 import io
@@ -16,6 +17,8 @@ import pytest
 from faults.stage import good
 from faults.upstream import Upstream, threaded
 from journeys.test_commands import DEADLINE_S, Running, data, moonpool, serving
+from moonpool.state.sqlite import SqliteStore
+from moonpool.words import Account
 
 
 @pytest.fixture
@@ -123,3 +126,36 @@ def test_an_audit_names_what_somebody_changed(home: Path) -> None:
     assert found["differences"] == 1
     assert moonpool(home, "ledger", "audit", "--database", str(before)).returncode == 0
     assert moonpool(home, "ledger", "audit", "--database", str(home / "none.db")).returncode == 1
+
+
+def test_a_copy_without_its_log(home: Path) -> None:
+    """Case 52, as an operator meets it: such a copy is refused by every command with what to do, an audit says what is
+    wrong with it; after `accept-loss`, which the audit log tells of, all goes on. `doctor` checks the whole file."""
+    home.joinpath("moonpool.toml").write_text("[embedded]\nenabled = false\n")
+    path, copy = home / "moonpool.db", home / "copy.db"
+
+    async def walk() -> None:
+        store = SqliteStore(path)
+        await store.start()
+        await store.keys.save_account(Account("acme", "acme"))
+        shutil.copy(path, copy)
+        await store.stop()
+
+    asyncio.run(walk())
+    copy.replace(path)
+    for file in home.glob("moonpool.db-*"):
+        file.unlink()
+    done = moonpool(home, "accounts", "list")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "moonpool.db-wal is not beside it" in done.stderr
+    done = moonpool(home, "ledger", "audit")
+    assert (done.returncode, done.stdout.count("copied without its log")) == (1, 1)
+    assert data(home, "ledger", "accept-loss") == {"accepted": True}
+    assert moonpool(home, "ledger", "accept-loss").stdout == "nothing is missing\n"
+    assert [row["action"] for row in data(home, "audit", "list")].count("ledger accept-loss") == 1
+    damaged = bytearray(path.read_bytes())
+    damaged[4096:8192] = bytes(4096)
+    path.write_bytes(damaged)
+    found = {row["name"]: row for row in json.loads(moonpool(home, "doctor", "--json").stdout)}
+    assert (found["store"]["state"], found["file"]["state"]) == ("fail", "fail")
+    assert "is damaged" in found["store"]["says"]

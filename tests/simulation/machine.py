@@ -129,7 +129,7 @@ class _Opened(SqliteDatabase):
         disk.engine = self.engine
         self.commits = self.rows = 0
 
-    def checkpoint(self, mode: str = "PASSIVE") -> None:
+    def guard(self) -> None:
         self.commits = self.rows = 0
 
     def discard(self) -> None:

@@ -13,9 +13,6 @@ from tidy.tree import ROOT, functions, name, python, tree
 
 NOT_PLAYED = {
     13: "needs packets that are dropped; a client that is gone is found out by its silence in other tests",
-    51: "a damaged file is not looked for at start; SQLite's own check runs in the auditor after every case",
-    52: "a lost write-ahead log is the operating system's to protect",
-    53: "one connection writes and checkpoints, so the race cannot be; two processes are refused (case 75)",
     73: "memory limits of the system; what is kept is bounded everywhere",
     76: "no hand-over between an old and a new process; nodes are replaced one by one",
     89: "content review is not there yet",

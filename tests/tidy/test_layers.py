@@ -47,7 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "workers": {"app", "settings"},
     # Without a server a command is an app of its own: it checks hosts, fetches weights and reads a ledger itself.
     "cli": _WEB
-    | {"web", "app", "workers", "twin", "transports.http", "transports.weights", "state.limiters", "state.recount"},
+    | {"web", "app", "workers", "twin", "transports.http", "transports.weights"}
+    | {"state.limiters", "state.recount", "state.wholeness"},
     "__main__": {"cli"},
 }
 

@@ -9,10 +9,12 @@ import importlib.util
 import os
 import shutil
 import socket
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -20,6 +22,7 @@ import typer
 from msgspec import Struct
 
 from moonpool.cli import desk, show
+from moonpool.cli.ledger import POSTGRES
 from moonpool.cli.options import read
 from moonpool.settings import ConfigError, Settings, limits_address
 
@@ -99,6 +102,23 @@ def limits(settings: Settings) -> Finding:
     return Finding("limits", "ok", "their store answers, and lets us do all we need")
 
 
+def file(settings: Settings) -> Finding:
+    from moonpool.app import store_address
+    from moonpool.state.wholeness import damage
+
+    where = store_address(settings, os.environ)
+    path = Path(where)
+    if where.startswith(POSTGRES) or not path.exists():
+        return Finding("file", "ok", "there is no database file to check")
+    try:
+        found = damage(path, check="integrity_check")
+    except sqlite3.Error as error:
+        return Finding("file", "fail", f"{path}: {error}", "who may read it, and is the disk well?")
+    if found:
+        return Finding("file", "fail", f"{path} is damaged: {found}", "restore the newest backup that is sound")
+    return Finding("file", "ok", f"{path} hangs together; moonpool ledger audit checks what it says")
+
+
 def weights(settings: Settings) -> Finding:
     if not settings.embedded.enabled:
         return Finding("weights", "ok", "the embedded model is switched off")
@@ -162,7 +182,7 @@ def prices(settings: Settings) -> Finding:
 
 
 CHECKS: Final[tuple[Callable[[Settings], Finding], ...]] = (
-    python, home, server, store, limits, weights, llama, port, hosts, clock, prices,
+    python, home, server, store, file, limits, weights, llama, port, hosts, clock, prices,
 )  # fmt: skip
 
 

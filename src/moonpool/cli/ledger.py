@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -13,11 +14,12 @@ import typer
 
 from moonpool.cli import desk, show
 from moonpool.cli.options import read
+from moonpool.settings import Settings
 from moonpool.web.sums import STATEMENT_HEADS
 
 POSTGRES = ("postgresql://", "postgres://")
 
-app = typer.Typer(help="The ledger: check it, statements.", no_args_is_help=True)
+app = typer.Typer(help="The ledger: check it, statements, a file without its log.", no_args_is_help=True)
 
 
 @app.command()
@@ -34,12 +36,17 @@ def audit(
     only reads, and may run beside a server."""
     from moonpool.app import store_address
     from moonpool.state.recount import postgres_engine, recount, sqlite_engine
+    from moonpool.state.wholeness import needs_log
 
     where = database or store_address(read(home, config), os.environ)
-    engine = postgres_engine(where) if where.startswith(POSTGRES) else sqlite_engine(Path(where))
+    shared = where.startswith(POSTGRES)
+    engine = postgres_engine(where) if shared else sqlite_engine(Path(where))
     try:
+        alone = not shared and needs_log(Path(where))
         with engine.connect() as connection:
             found = recount(connection, time.time(), show.note)
+        if alone:
+            found("log", f"{where} was copied without its log: what was committed last is not in it.")
     finally:
         engine.dispose()
     sentences = found.sentences()
@@ -51,6 +58,37 @@ def audit(
         show.say("the ledger adds up")
     if found.count:
         raise typer.Exit(1)
+
+
+@app.command("accept-loss")
+def accept_loss(json: show.Json = False, home: show.Home = None, config: show.Config = None) -> None:
+    """Go on with a database whose log (moonpool.db-wal) is gone, when neither it nor a backup can be put back: what was
+    committed last is lost. Nothing changes where nothing is missing. A line of the audit log says that it was done."""
+    from moonpool.app import store_address
+
+    settings = read(home, config)
+    if store_address(settings, os.environ).startswith(POSTGRES):
+        raise desk.Refused("PostgreSQL keeps its log itself: there is nothing to accept.")
+    accepted = asyncio.run(_accepted(settings))
+    if json:
+        show.json({"accepted": accepted})
+    else:
+        show.say("accepted; check what is left: moonpool ledger audit" if accepted else "nothing is missing")
+
+
+async def _accepted(settings: Settings) -> bool:
+    from moonpool.app import open_store
+    from moonpool.state.base_admin import Change
+
+    store = open_store(settings, accept_loss=True)
+    await store.start()
+    try:
+        if store.lost:
+            change = Change(time.time(), "operator", "ledger accept-loss", str(settings.store_path()))
+            await store.office.audit.write(change)
+        return store.lost
+    finally:
+        await store.stop()
 
 
 @app.command()

@@ -6,6 +6,7 @@ Rules:
   through it as well: they are rare, and so they see every commit before them.
 - A checkpoint never happens inside a commit somebody waits for: it is made after the answers of a commit went out, when
   enough has been written, or when there was nothing to do for a while.
+- After a checkpoint the file says that it needs the log, and the log says that both are whole (wholeness.py).
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class SqliteDatabase(Database):
         self._engine: Engine | None = None
         self.commits = 0
         self.rows = 0
+        self._guarded = 0  # so many rows had this connection changed when it was
 
     def _prepare(self) -> None:
         mode = self.cursor.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -116,15 +118,41 @@ class SqliteDatabase(Database):
             self.discard()
             raise
 
-    def checkpoint(self, mode: str = "PASSIVE") -> None:
-        """Move what the log holds into the database file. What fails is tried again later: the log keeps it."""
-        self.commits = self.rows = 0
+    def checkpoint(self) -> None:
+        """As `guard`; what fails is tried again later: the log keeps it."""
         with contextlib.suppress(sqlite3.Error):
-            self.cursor.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            self.guard()
+
+    def guard(self) -> None:
+        """Move what the log holds into the database file, with a mark there that it needs its log from now on.
+
+        A checkpoint that a reader holds up leaves out pages that are newer than what is read, and so the mark that is
+        in the file already stays."""
+        self.commits = self.rows = 0
+        changes = self.connection.total_changes
+        self.cursor.execute("PRAGMA busy_timeout = 0")  # a request may come meanwhile, and wait for the same lock
+        try:
+            (schema,) = self.cursor.execute("PRAGMA schema_version").fetchone()
+            self.cursor.execute(f"PRAGMA user_version = {schema}")
+            self.cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._guarded = changes
+        finally:
+            self.cursor.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            self._unmark()
+
+    def _unmark(self) -> None:
+        if self.cursor.execute("PRAGMA user_version").fetchone()[0]:
+            self.cursor.execute("PRAGMA user_version = 0")
 
     def close(self) -> None:
-        """Whatever is committed is safe in the log, so a fault here is nobody's concern."""
-        self.checkpoint("TRUNCATE")
+        """Whatever is committed is safe in the log, so a fault here is nobody's concern. The mark is taken from the
+        file last, when all else is there."""
+        with contextlib.suppress(sqlite3.Error):
+            if self.connection.total_changes != self._guarded:
+                self.guard()
+        with contextlib.suppress(sqlite3.Error):
+            self._unmark()
+            self.cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self.discard()
 
     def discard(self) -> None:

@@ -40,7 +40,11 @@ class Loaded(Struct):
 
 class SqlStore:
     """`slow` is the thread for what may take long; where there is one connection only it is `thread` itself.
-    `shared`: over a database that other processes use too."""
+    `shared`: over a database that other processes use too. `notice` is what an operator should read after the start.
+    `lost`: was opened without a log that belongs to it."""
+
+    notice = ""
+    lost = False
 
     def __init__(
         self,

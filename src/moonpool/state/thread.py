@@ -138,6 +138,7 @@ class WriterThread:
         broken.discard()
         with contextlib.suppress(*_FAULTS):
             self._database = self._connect()
+            self._database.tend(True)
 
     def _run(self) -> None:
         while True:
