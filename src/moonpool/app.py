@@ -48,6 +48,7 @@ from moonpool.web.addresses import guarded
 from moonpool.web.admin.door import Door
 from moonpool.web.alarms import Alarms
 from moonpool.web.data import DataPlane
+from moonpool.web.forwarded import Proxies
 from moonpool.web.listener import Server
 from moonpool.web.protocol import Limits
 from moonpool.words import Arrival
@@ -280,8 +281,11 @@ class App:
         settings, platform = self.settings, self.platform
         data = DataPlane(platform)
         door = Door(platform, self.channels)
+        proxies = Proxies(settings.edge.trusted_proxies) if settings.edge.trusted_proxies else None
 
         def handle(arrival: Arrival, writer: Writer) -> None:
+            if proxies is not None:
+                proxies.see(arrival)
             if not (data.take(arrival, writer) or door.take(arrival, writer)):
                 page = ops.handle(platform, arrival.path) if arrival.method in {"GET", "HEAD"} else None
                 if page is None:

@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from moonpool import settings_store
+from moonpool.settings_edge import Edge, wrong_with_proxies
 from moonpool.settings_hosts import Embedded, Routing, Upstream
 from moonpool.settings_money import AlertSettings, Channel
 
@@ -51,31 +52,6 @@ class Secret(str):
 
 def _of(help_text: str, **bounds: Any) -> Any:
     return Meta(description=help_text, **bounds)
-
-
-class Edge(Struct, frozen=True, forbid_unknown_fields=True):
-    """What clients may use, before anybody knows who they are."""
-
-    head_s: Annotated[float, _of("Seconds a client has for the head of a request.", gt=0)] = 10.0
-    body_s: Annotated[float, _of("Seconds a client has for the body of a request.", gt=0)] = 30.0
-    idle_s: Annotated[float, _of("Seconds a connection may wait for its next request.", gt=0)] = 75.0
-    stall_s: Annotated[float, _of("Seconds a client may take nothing while an answer waits for it.", gt=0)] = 30.0
-    drain_s: Annotated[float, _of("Seconds running answers have to end when the server stops.", ge=0)] = 30.0
-    body_bytes_max: Annotated[int, _of("Largest body of a request, in bytes.", ge=1024)] = 4 * 1024 * 1024
-    high_water_bytes: Annotated[
-        int, _of("Bytes that may wait for a client before the host is read no further.", ge=4096)
-    ] = 32 * 1024
-    connections_max: Annotated[
-        int, _of("Client connections at once; 0 takes half of the process's descriptors.", ge=0)
-    ] = 0
-    wrong_keys_per_minute: Annotated[
-        int,
-        _of(
-            "Wrong keys, and wrong tokens, that may come from one address (IPv6: a /64) in a minute; then those that "
-            "are not in use wait until it is over. 0: any number.",
-            ge=0,
-        ),
-    ] = 60
 
 
 class Streams(Struct, frozen=True, forbid_unknown_fields=True):
@@ -376,6 +352,9 @@ def _sound(settings: Settings) -> None:
         raise ConfigError(settings.file, "store", wrong)
     if settings.vault.key and not settings.vault.key.startswith(("env:", "file:/")):
         raise ConfigError(settings.file, "vault.key", "is written env:NAME or file:/path.")
+    wrong = wrong_with_proxies(settings.edge.trusted_proxies)
+    if wrong is not None:
+        raise ConfigError(settings.file, "edge.trusted_proxies", wrong)
     if settings.limits != "memory://":
         elsewhere = settings.limits.startswith(settings_store.ELSEWHERE)
         wrong = None if elsewhere else settings_store.wrong_with_limits(settings.limits)

@@ -28,7 +28,8 @@ import uvloop
 from faults.auditor import audit
 from faults.upstream import LAST_CHUNK, STREAM_HEAD, Script, Step, Upstream, answer, chunk
 from moonpool.app import App
-from moonpool.settings import Edge, Idempotency, Log, Settings, Streams, Vault
+from moonpool.settings import Idempotency, Log, Settings, Streams, Vault
+from moonpool.settings_edge import Edge
 from moonpool.settings_hosts import Embedded, Routing
 from moonpool.settings_hosts import Upstream as Timers
 from moonpool.words import Account, Key

@@ -35,7 +35,8 @@ from faults.stage import (
     words,
 )
 from faults.upstream import STREAM_HEAD, Peer, answer, chunk, flood, gate, rst, stall
-from moonpool.settings import Edge, Streams
+from moonpool.settings import Streams
+from moonpool.settings_edge import Edge
 
 EVENTS = 10
 STREAMS = 200

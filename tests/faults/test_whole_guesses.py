@@ -17,7 +17,7 @@ from faults.stage import KEY, Answer, Stage, chat, good, play
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
 from moonpool.relay.path import authenticate
-from moonpool.settings import Edge
+from moonpool.settings_edge import Edge
 from moonpool.words import Arrival, Key
 
 WRONG_MAX = 5

@@ -18,7 +18,7 @@ from faults.upstream import stall
 from moonpool.errors import Problem
 from moonpool.ledger import keys as key_rules
 from moonpool.relay.path import authenticate
-from moonpool.settings import Edge
+from moonpool.settings_edge import Edge
 from moonpool.words import Account, Arrival, Key, Limits
 
 SECRET = "key-that-is-lost"

@@ -38,7 +38,8 @@ from faults.stage import (
 )
 from faults.upstream import LAST_CHUNK, STREAM_HEAD, FaultProxy, Harm, Upstream, answer, chunk, flood, gate, stall
 from moonpool.relay.resume import Tape, Tapes
-from moonpool.settings import Edge, Streams
+from moonpool.settings import Streams
+from moonpool.settings_edge import Edge
 from moonpool.words import Account, Key
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "programs.md"

@@ -25,8 +25,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "words": set(),
     "errors": set(),
     "later": set(),
-    "settings": {"errors", "settings_hosts", "settings_money", "settings_store"},
+    "settings": {"errors", "settings_edge", "settings_hosts", "settings_money", "settings_store"},
     "settings_hosts": set(),
+    "settings_edge": set(),
     "settings_money": set(),
     "settings_store": set(),
     "settings_page": {"settings"},
@@ -52,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-_SETTINGS = {"settings_hosts", "settings_money"}
+_SETTINGS = {"settings_edge", "settings_hosts", "settings_money"}
 """Parts of `settings`: who may import that may import these."""
 for _may in MAY_IMPORT.values():
     _may |= _SETTINGS if "settings" in _may else set()
