@@ -16,6 +16,8 @@ export MOONPOOL_WEIGHTS ?= $(HOME)/.cache/moonpool/weights
 BIN := .venv/bin
 NODE := tests/journeys/node
 JOBS ?= 2
+# Who is done early takes over tests that others were given: those that take long stand together.
+SPREAD = -n $(JOBS) --dist worksteal
 TESTS ?= tests
 ARGS ?=
 MODEL ?= need
@@ -42,7 +44,7 @@ serve: install  ## Install, fetch the embedded model's weights, start; prints ad
 	@exec $(BIN)/moonpool serve $(ARGS)
 
 test: environment-test node-test weights  ## Install what tests need, then run every test (`check` is among them)
-	@$(BIN)/python -m pytest -n $(JOBS) $(if $(filter skip,$(MODEL)),-m "not model") $(PYTEST_ARGS) $(TESTS)
+	@$(BIN)/python -m pytest $(SPREAD) $(if $(filter skip,$(MODEL)),-m "not model") $(PYTEST_ARGS) $(TESTS)
 
 recipe: environment-test  ## Compare with DeepSeek's own library, which is installed into .venv for that (22 MB)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: deepseek-recipe==$(RECIPE)
@@ -52,7 +54,7 @@ nightly: environment-test  ## The long proofs, for hours: 1,000 races and kills,
 	@seed=$(SEED); echo "seed $$seed"; \
 	ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/faults/test_postgres_nodes.py -k fifty && \
 	SEED=$$seed KILLS=$(KILLS) $(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/faults/test_whole_kills.py && \
-	SEED= FIRST=$$seed SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -n $(JOBS) $(PYTEST_ARGS) tests/simulation && \
+	SEED= FIRST=$$seed SEEDS=$(SEEDS) $(BIN)/python -m pytest -q $(SPREAD) $(PYTEST_ARGS) tests/simulation && \
 	MOONPOOL_TEST_NODES_SEED=$$seed MOONPOOL_TEST_NODES_S=600 $(BIN)/python -m pytest -q --timeout 1200 $(PYTEST_ARGS) tests/faults/test_nodes_random.py && \
 	$(BIN)/python tests/proofs/mutants.py --seed $$seed --count $(MUTANTS) --least 90
 
@@ -64,7 +66,7 @@ chart: environment-test  ## Lint and render deploy/chart with Helm itself, which
 	@$(BIN)/python tests/chart.py
 
 check: environment-test  ## Format, lint, types and the rules of the house, without running the rest
-	@$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS) tests/tidy
+	@$(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS) tests/tidy
 
 fmt: environment-test  ## Format, and mend what the linter can mend
 	@$(BIN)/ruff check --fix --quiet . || true
