@@ -13,7 +13,7 @@ import pytest
 from admin_rig import CONFIG, ask, call, on_app, token_of
 from faults.disk import Disk, broken
 from moonpool.app import App
-from moonpool.cli.desk import Alone
+from moonpool.cli.alone import Alone
 from moonpool.errors import Problem
 from moonpool.relay.offer import Offer
 from moonpool.settings import load
