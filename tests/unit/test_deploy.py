@@ -23,7 +23,7 @@ VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 INGRESS = {"enabled": True, "className": "nginx", "host": "api.example", "tls": "cert", "annotations": {"a/b": "c"}}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it comes": {},
-    "with an ingress": {"ingress": INGRESS},
+    "with an ingress": {"ingress": INGRESS, "trustedProxies": ["10.0.0.0/8", "fd00::/8"]},
     "with more settings": {"config": '[log]\nrequests = false\n\n[hosts.mine]\nbase_url = "http://vllm:8000/v1"\n'},
     "with a password and an authority of one's own": {"limits": "env:MOONPOOL_LIMITS", "certificates": "own-ca"},
     "without resources": {"resources": {}, "workers": 4, "image": {**VALUES["image"], "tag": "9.9"}},
@@ -60,6 +60,7 @@ def test_the_chart_writes_settings_that_are_taken(variant: str, tmp_path: Path) 
     values = {**VALUES, **VARIANTS[variant]}
     assert (found.store, found.limits, found.workers) == (values["store"], values["limits"], values["workers"])
     assert found.edge.drain_s == values["drainSeconds"]
+    assert found.edge.trusted_proxies == values["trustedProxies"]
     assert found.log.requests is (variant != "with more settings")
 
 
