@@ -126,7 +126,7 @@ def test_what_else_ends_streams(tmp_path: Path, how: str) -> None:
 
     async def act(here: Stage) -> None:
         keys = here.app.store.keys
-        await lose(here, Limits(expires_at=time.time() + 1.0) if how == "expires" else None)
+        await lose(here, Limits(expires_at=time.time() + 2.0) if how == "expires" else None)
         streams = await slow_streams(here, 5)
         ends_at = time.time()
         if how == "disabled":
