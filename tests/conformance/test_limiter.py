@@ -202,6 +202,7 @@ def test_renewing_keeps_leases_of_keys(backend: tuple[str, str]) -> None:
             await renew(here, each * LEASE_S / 3)
             refused = await take(here, "r2", 9, key=key)
             assert (refused.refused, refused.whose) == ("concurrency", "key")
+            assert refused.retry_after_s == 1.0
         here.now += LEASE_S
         assert not (await take(here, "r2", 9, key=key)).refused
 

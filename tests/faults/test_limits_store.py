@@ -17,7 +17,7 @@ import pytest
 
 from faults.sink import Clock
 from faults.stage import until, within
-from moonpool.state.asks import LEASE_S
+from moonpool.state.asks import LEASE_S, RENEW_S
 from moonpool.state.base_limits import Verdict
 from moonpool.state.valkey import BATCH, SHARES_S, TRIM_S, ValkeyLimiter
 from moonpool.state.valkey_link import CALL_S, PREFIX, Link
@@ -423,6 +423,26 @@ def test_beyond_the_share_ends_before_the_lease(server: ValkeyServer) -> None:
         assert await other.fill("z", 100) == 49
 
     play(server, act)
+
+
+def test_the_trim_comes_in_time() -> None:
+    """A lease that was renewed right before the loss lives for LEASE_S, one that was about to be for RENEW_S less: what
+    is beyond the share ends a second before others may have its place, and no sooner than needed."""
+    assert TRIM_S == LEASE_S - RENEW_S - 1.0
+
+
+def test_a_store_that_was_never_there(server: ValkeyServer) -> None:
+    """A node that knows of no other has the whole limit for its share, until it hears of them."""
+
+    async def run() -> None:
+        server.kill()
+        node = Node(server.url, "alone", Clock(1_700_000_000.0), PATIENT_S)
+        await node.limiter.start(node.clock.at)
+        assert await node.fill("x", 12, 10) == 10
+        assert node.limiter.nodes == 1
+        await node.limiter.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_what_is_beyond_two_shares_ends_once(server: ValkeyServer) -> None:

@@ -48,6 +48,7 @@ _BOOKS = "conformance/test_books_rules.py conformance/test_books_funds.py confor
 _MODEL = "conformance/test_books_model.py"
 _DISK = "faults/test_store_disk.py -k not every_statement"
 _LOST = "faults/test_limits_store.py"
+_LINK = "faults/test_limits_link.py"
 # module -> its tests, from the nearest to the longest
 TESTS: dict[str, tuple[str, ...]] = {
     "ledger/access.py": ("unit/ledger/test_access.py",),
@@ -61,12 +62,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "ledger/spans.py": ("unit/ledger/test_spans.py",),
     "state/asks.py": ("unit/state/test_rates.py", "conformance/test_limiter.py -k memory"),
     "state/booking.py": (_PARTS, _BOOKS, _MODEL),
-    "state/limiter.lua": ("conformance/test_limiter.py -k valkey", _LOST),
+    "state/limiter.lua": ("conformance/test_limiter.py -k valkey", _LOST, _LINK),
     "state/memory.py": ("unit/state/test_rates.py", "conformance/test_limiter.py -k memory"),
     "state/rows.py": (_PARTS, _BOOKS, _MODEL),
     "state/setbacks.py": (_PARTS, _DISK, _BOOKS, "faults/test_store_disk.py -k every_statement"),
     "state/tally.py": (_PARTS, _BOOKS, _MODEL),
-    "state/valkey.py": ("conformance/test_limiter.py -k valkey", _LOST),
+    "state/valkey.py": ("conformance/test_limiter.py -k valkey", _LOST, _LINK),
 }
 _NEVER = "not postgres and not first_start"
 """Left out everywhere: another database has the same rules, and a first start asks nothing of these modules."""
