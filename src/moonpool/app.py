@@ -30,7 +30,7 @@ from moonpool.relay.resume import Tapes
 from moonpool.relay.revoked import Revocations
 from moonpool.relay.tariffs import tariffs_of
 from moonpool.relay.writer import Writer
-from moonpool.settings import ConfigError, Settings, limits_address, make_home, secret
+from moonpool.settings import ConfigError, Settings, address_of, make_home, secret
 from moonpool.state.base import OnceBounds, VaultBounds
 from moonpool.state.base_limits import Limiter
 from moonpool.state.limiters import open_limiter
@@ -83,13 +83,7 @@ def store_address(settings: Settings, environ: Mapping[str, str]) -> str:
     """The database's file, or the URL of a PostgreSQL database. Raises ConfigError for one that cannot be used."""
     if not settings_store.is_shared(settings.store):
         return str(settings.store_path())
-    address = settings.store
-    if address.startswith(settings_store.ELSEWHERE):
-        address = secret(address, environ, "store")
-        wrong = settings_store.wrong_with_address(address)
-        if wrong is not None:
-            raise ConfigError(settings.file, "store", wrong)
-    return address
+    return address_of(settings, environ, "store")
 
 
 def open_store(settings: Settings, environ: Mapping[str, str] | None = None, *, accept_loss: bool = False) -> AnyStore:
@@ -202,7 +196,7 @@ class App:
 
     def _limiter(self, note: Callable[..., object]) -> Limiter:
         settings = self.settings
-        address = limits_address(settings, self.environ)
+        address = address_of(settings, self.environ, "limits")
         try:
             return open_limiter(address, settings.limits_call_s, lambda lost: lose(self.platform, lost), note)
         except LinkError as error:

@@ -283,14 +283,17 @@ def secret(text: str, environ: Mapping[str, str], key: str) -> Secret:
     return Secret(text)
 
 
-def limits_address(settings: Settings, environ: Mapping[str, str]) -> str:
-    """Where limits are kept. Raises ConfigError for an address that cannot be used."""
-    address = settings.limits
+_WRONG: Final = {"store": settings_store.wrong_with_address, "limits": settings_store.wrong_with_limits}
+
+
+def address_of(settings: Settings, environ: Mapping[str, str], key: Literal["store", "limits"]) -> str:
+    """The address that a setting is, or names (env:, file:). Raises ConfigError for one that cannot be used."""
+    address: str = getattr(settings, key)
     if address.startswith(settings_store.ELSEWHERE):
-        address = secret(address, environ, "limits")
-        wrong = settings_store.wrong_with_limits(address)
+        address = secret(address, environ, key)
+        wrong = _WRONG[key](address)
         if wrong is not None:
-            raise ConfigError(settings.file, "limits", wrong)
+            raise ConfigError(settings.file, key, wrong)
     return address
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sqlite3
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from faults.auditor import QUESTIONS, audit
-from moonpool.state.sqlite import SqliteStore
-from unit.state.furnished import write
+from unit.state.furnished import furnish
 
 WRONG = {
     "a resolution without its hold": "DELETE FROM holds WHERE id = 'c1'",
@@ -75,16 +73,7 @@ CASES = [(name, WRONG[name].format(*columns)) for name in WRONG for columns in C
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("audited") / "m.db"
-
-    async def run() -> None:
-        store = SqliteStore(path)
-        await store.start()
-        await write(store)
-        await store.stop()
-
-    asyncio.run(asyncio.wait_for(run(), 30))
-    return path
+    return furnish(tmp_path_factory.mktemp("audited") / "m.db")
 
 
 def test_a_sound_ledger(ledger: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from moonpool.settings import ConfigError, Declared, Secret, Settings, limits_address, load, masked, secret
+from moonpool.settings import ConfigError, Declared, Secret, Settings, address_of, load, masked, secret
 from moonpool.settings_page import describe
 
 REFUSED = [
@@ -108,11 +108,11 @@ def test_where_limits_are_kept_may_be_hidden(tmp_path: Path) -> None:
     file.write_text("valkey://u:secret@cache:6379/1\n")
     file.chmod(0o600)
     elsewhere = read(tmp_path, f"limits = 'file:{file}'")
-    assert limits_address(elsewhere, {}) == "valkey://u:secret@cache:6379/1"
-    assert limits_address(read(tmp_path, "limits = 'valkey://cache'"), {}) == "valkey://cache"
+    assert address_of(elsewhere, {}, "limits") == "valkey://u:secret@cache:6379/1"
+    assert address_of(read(tmp_path, "limits = 'valkey://cache'"), {}, "limits") == "valkey://cache"
     for address in ("", "memory://", "valkey://u:secret@cache:port", "redis://u:secr/et@cache"):
         with pytest.raises(ConfigError) as refusal:
-            limits_address(read(tmp_path, "limits = 'env:LIMITS'"), {"LIMITS": address})
+            address_of(read(tmp_path, "limits = 'env:LIMITS'"), {"LIMITS": address}, "limits")
         assert refusal.value.key == "limits"
         assert "secr" not in str(refusal.value)
 

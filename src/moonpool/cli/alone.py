@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -21,6 +21,9 @@ from moonpool.state.base_prices import Overrides
 from moonpool.state.base_reports import Reports
 from moonpool.transports.http import HttpTransport
 from moonpool.web import admin
+
+if TYPE_CHECKING:
+    from moonpool.app import AnyStore
 
 
 class Alone(Struct, frozen=True):
@@ -42,6 +45,27 @@ class Alone(Struct, frozen=True):
     active: frozenset[Any] = frozenset()
 
 
+def desk_over(
+    store: AnyStore, settings: Settings, offer: Offer, transports: Mapping[str, Any], dialects: Mapping[str, Any]
+) -> Alone:
+    """Over a store that was started, and a catalogue that was opened over it."""
+    return Alone(
+        settings,
+        offer.catalogue,
+        offer,
+        store.books,
+        store.keys,
+        store.people,
+        store.reports,
+        store.overrides,
+        store.office,
+        transports,
+        dialects,
+        time.time,
+        _parts,
+    )
+
+
 async def answer_alone(settings: Settings, method: str, route: str, query: str, body: bytes) -> tuple[int, Any]:
     """(status, page) of an admin route. Raises Refused."""
     offer = Offer(settings, dict(os.environ))
@@ -53,21 +77,7 @@ async def answer_alone(settings: Settings, method: str, route: str, query: str, 
         await store.start()
         offer.open(store.kept_rows, store.overrides, leave_out=True)
         await transport.start()
-        desk = Alone(
-            settings,
-            offer.catalogue,
-            offer,
-            store.books,
-            store.keys,
-            store.people,
-            store.reports,
-            store.overrides,
-            store.office,
-            {"http": transport},
-            dialects(),
-            time.time,
-            _parts,
-        )
+        desk = desk_over(store, settings, offer, {"http": transport}, dialects())
         return await admin.handle(desk, method, route, query, body)
     except Problem as problem:
         raise Refused(" ".join(filter(None, (problem.message, problem.detail)))) from None

@@ -13,7 +13,7 @@ import typer
 
 from moonpool.cli import show
 from moonpool.cli.options import read
-from moonpool.settings import ConfigError, Settings, limits_address, masked
+from moonpool.settings import ConfigError, Settings, address_of, masked
 
 app = typer.Typer(help="Settings: show what holds, check the file.", no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def check(json: show.Json = False, home: show.Home = None, config: show.Config =
         for account in settings.accounts:
             account.secrets(os.environ)
         payments.secrets(settings, os.environ)
-        limits_address(settings, os.environ)
+        address_of(settings, os.environ, "limits")
     except ConfigError as error:
         if not json:
             raise

@@ -24,7 +24,7 @@ from msgspec import Struct
 from moonpool.cli import desk, show
 from moonpool.cli.ledger import POSTGRES
 from moonpool.cli.options import read
-from moonpool.settings import ConfigError, Settings, limits_address
+from moonpool.settings import ConfigError, Settings, address_of
 
 # Logs, receipts and expiry dates are wrong long before this, but nothing of ours is older.
 _OLDEST_AT: Final = 1_735_689_600.0
@@ -92,7 +92,7 @@ def limits(settings: Settings) -> Finding:
     from moonpool.state.limiters import ask_limits
 
     try:
-        trouble = ask_limits(limits_address(settings, os.environ), settings.limits_call_s)
+        trouble = ask_limits(address_of(settings, os.environ, "limits"), settings.limits_call_s)
     except ConfigError as error:
         return Finding("limits", "fail", error.sentence, "set limits in moonpool.toml, or what it names")
     if trouble is not None:

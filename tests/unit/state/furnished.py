@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 from moonpool.state.base import Cost, Deposit, Hold, Pack, Progress, Resolution
@@ -20,6 +22,19 @@ def a_hold(hold_id: str, at: float, amount: int, account: str = "acme", **more: 
 
 def an_end(hold_id: str, at: float, owed: int, **more: Any) -> Resolution:
     return Resolution(hold_id, "posted", USED, owed, 60, "h1", "stop", 1, at, price=PRICE, **more)
+
+
+def furnish(path: Path) -> Path:
+    """The database of `write`, closed."""
+
+    async def run() -> None:
+        store = SqliteStore(path)
+        await store.start()
+        await write(store)
+        await store.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    return path
 
 
 async def write(store: SqliteStore) -> None:

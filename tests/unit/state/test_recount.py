@@ -17,23 +17,13 @@ from moonpool.ledger.reports import CallsAsk, Standing, UsageAsk
 from moonpool.state import schema
 from moonpool.state.recount import Differences, recount, sqlite_engine
 from moonpool.state.sqlite import SqliteStore
-from unit.state.furnished import NOW, a_hold, an_end, write
+from unit.state.furnished import NOW, a_hold, an_end, furnish, write
 from unit.state.rows import DAY, HOUR, NOVEMBER, call, insert
 
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database of `write`, closed."""
-    path = tmp_path_factory.mktemp("ledger") / "m.db"
-
-    async def run() -> None:
-        store = SqliteStore(path)
-        await store.start()
-        await write(store)
-        await store.stop()
-
-    asyncio.run(asyncio.wait_for(run(), 30))
-    return path
+    return furnish(tmp_path_factory.mktemp("ledger") / "m.db")
 
 
 def differences(path: Path, now: float = NOW) -> Differences:

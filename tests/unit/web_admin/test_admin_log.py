@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from admin_rig import CONFIG, ask, call, on_app, token_of
 from faults.disk import Disk, broken
 from moonpool.app import App
-from moonpool.cli.alone import Alone
+from moonpool.cli.alone import Alone, desk_over
 from moonpool.errors import Problem
 from moonpool.relay.offer import Offer
 from moonpool.settings import load
@@ -34,21 +33,7 @@ def on_disk(folder: Path, run: Callable[[Alone, Disk], Awaitable[Any]]) -> None:
         await store.start()
         offer = Offer(settings, {})
         offer.open(store.kept_rows, store.overrides)
-        desk = Alone(
-            settings,
-            offer.catalogue,
-            offer,
-            store.books,
-            store.keys,
-            store.people,
-            store.reports,
-            store.overrides,
-            store.office,
-            {},
-            {},
-            time.time,
-            dict,
-        )
+        desk = desk_over(store, settings, offer, {}, {})
         try:
             await run(desk, disk)
         finally:
